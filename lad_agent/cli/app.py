@@ -1,0 +1,51 @@
+"""`lad-agent`: the command line. Errors are one line on stderr and an exit code, no traceback."""
+
+import sys
+
+import typer
+
+from lad_agent.cli import audit, doctor, evaluate, inspect, recipe, review, synth, train
+from lad_agent.errors import LadAgentError
+
+app = typer.Typer(
+    name="lad-agent",
+    help="Inspect parts for logical anomalies, with a reason for every verdict.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("inspect")(inspect.inspect)
+app.add_typer(review.app, name="review")
+app.add_typer(audit.app, name="audit")
+app.add_typer(recipe.app, name="recipe")
+app.command("synth")(synth.synth)
+app.add_typer(train.app, name="train")
+app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line and exit with the code of `lad_agent.errors`."""
+    try:
+        app()
+    except LadAgentError as error:
+        print(f"lad-agent: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ImportError as error:
+        _missing(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _missing(error: ImportError) -> None:
+    """A package of an extra that is not installed is a prerequisite, anything else a fault."""
+    extras = {"cv2": "train", "datasets": "train", "trl": "train", "sklearn": "train"}
+    extra = extras.get((error.name or "").partition(".")[0])
+    if extra is None:
+        raise error
+    print(
+        f"lad-agent: {error.name} is not installed; pip install 'lad-agent[{extra}]'",
+        file=sys.stderr,
+    )
+    sys.exit(4)

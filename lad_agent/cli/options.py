@@ -1,0 +1,50 @@
+"""Options that several commands share, and how their values are read."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from lad_agent.errors import UsageError
+
+Store = Annotated[
+    str | None, typer.Option("--store", help="Audit store: a file or URL (lad-agent.db).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+By = Annotated[str | None, typer.Option("--by", help="Who does this (the system user).")]
+Product = Annotated[str | None, typer.Option("--product", help="Only this product.")]
+Since = Annotated[
+    str | None, typer.Option("--since", help="A date or time (2026-05-31), or an age: 30m, 8h, 7d.")
+]
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that `--since` means; a time without a zone is local.
+
+    Raises:
+        UsageError: neither a date, a time nor an age.
+    """
+    if text is None:
+        return None
+    if age := re.fullmatch(r"(\d{1,5})([mhd])", text):
+        unit = {"m": "minutes", "h": "hours", "d": "days"}[age[2]]
+        return datetime.now(UTC) - timedelta(**{unit: int(age[1])})
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as error:
+        raise UsageError(
+            f"--since {text}: give a date like 2026-05-31, or an age like 8h"
+        ) from error
+
+
+def choice(flag: str, text: str, known: list[str]) -> str:
+    """The known word that `text` means, in any case.
+
+    Raises:
+        UsageError: names the known ones.
+    """
+    for word in known:
+        if word.lower() == text.lower():
+            return word
+    raise UsageError(f"{flag} {text}: known: {', '.join(known)}")

@@ -1,0 +1,58 @@
+"""Pauses on disk: a SQLite checkpointer that keeps a thread only while it waits for a review."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiosqlite
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from lad_agent.errors import StoreError
+
+WAITING = "branch:to:await_review"
+
+
+class PauseSaver(AsyncSqliteSaver):
+    """Saves the checkpoint of a thread that waits for a review and forgets it once it goes on.
+
+    What ran to its end is in the store, and what was cut off runs again from its start; so
+    nothing else is worth a commit. Use it with `durability="exit"`.
+    """
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Save a waiting thread; drop any other."""
+        if WAITING in checkpoint["channel_values"]:
+            return await super().aput(config, checkpoint, metadata, new_versions)
+        configurable = config["configurable"]
+        if configurable.get("checkpoint_id"):
+            await self.adelete_thread(configurable["thread_id"])
+        return config
+
+
+@asynccontextmanager
+async def pauses(path: Path) -> AsyncIterator[PauseSaver]:
+    """Open the checkpoints at `path`; nothing but plain values is ever read back.
+
+    Raises:
+        StoreError: the file cannot be used; it may be deleted, reviews are decided without it.
+    """
+    try:
+        async with aiosqlite.connect(path) as connection:
+            saver = PauseSaver(connection, serde=JsonPlusSerializer(allowed_msgpack_modules=[]))
+            await saver.setup()
+            yield saver
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"{path}: the pauses cannot be kept ({error}); free the disk, or move the file away: "
+            "it only holds what can be rebuilt"
+        ) from error

@@ -1,0 +1,51 @@
+"""The wiring: read -> judge -> decide -> (record | escalate -> await_review -> record)."""
+
+from typing import Any
+
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Checkpointer
+
+from lad_agent.graphs import nodes
+from lad_agent.graphs.state import Context, State
+from lad_agent.judgement import Result
+
+InspectionGraph = CompiledStateGraph[State, Context, State, State]
+
+
+def build(checkpointer: Checkpointer = None) -> InspectionGraph:
+    """Compile the workflow.
+
+    Run it with `ainvoke(state.start(...), {"configurable": {"thread_id": inspection_id}},
+    context=Context(...), durability="exit")`: the store is the truth, a checkpoint only carries
+    the pause before a review. To embed it, add the compiled graph as a node of a graph whose
+    state has the keys of `State` and whose context is `Context`.
+    """
+    graph: StateGraph[State, Context, State, State] = StateGraph(State, context_schema=Context)
+    for name in ("read", "judge", "decide", "escalate", "await_review", "record"):
+        graph.add_node(name, getattr(nodes, name))
+    graph.add_edge(START, "read")
+    graph.add_conditional_edges("read", _after_read, ["judge", "escalate"])
+    graph.add_conditional_edges("judge", _after_judge, ["decide", "escalate"])
+    graph.add_conditional_edges("decide", _after_decide, ["record", "escalate"])
+    graph.add_edge("escalate", "await_review")
+    graph.add_edge("await_review", "record")
+    graph.add_edge("record", END)
+    return graph.compile(checkpointer=checkpointer, name="inspection")
+
+
+def thread(inspection_id: str) -> Any:
+    """The run's configuration: one thread an inspection."""
+    return {"configurable": {"thread_id": inspection_id}}
+
+
+def _after_read(state: State) -> str:
+    return "judge" if state["result"] is None else "escalate"
+
+
+def _after_judge(state: State) -> str:
+    return "decide" if state["result"] is None else "escalate"
+
+
+def _after_decide(state: State) -> str:
+    return "escalate" if state["result"] == Result.NOT_DECIDABLE else "record"

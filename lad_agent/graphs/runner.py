@@ -1,0 +1,232 @@
+"""Many inspections in flight: what is done is skipped, what was cut off is finished."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.types import Command
+
+from lad_agent import images
+from lad_agent.errors import StoreError, UnreadableInput
+from lad_agent.graphs import state as states
+from lad_agent.graphs.inspection import InspectionGraph, build, thread
+from lad_agent.graphs.ports import Store
+from lad_agent.graphs.state import Context
+from lad_agent.inputs import Item
+from lad_agent.inspection import Intake, Opened, Outcome
+from lad_agent.judgement import Reason
+from lad_agent.reasoners.base import Reasoner
+from lad_agent.recipe import Recipe
+
+FAILURES = frozenset({Reason.UNREADABLE, Reason.TIMED_OUT, Reason.REASONER_FAILED})
+"""Reasons that count for `max_failures`: something is broken, not a part in doubt."""
+
+IN_FLIGHT = 64
+
+
+@dataclass(frozen=True)
+class Order:
+    """What holds for every item of a batch. `again` inspects what is done once more."""
+
+    station: str
+    actor: str
+    lot: str | None = None
+    again: bool = False
+    in_flight: int = IN_FLIGHT
+    max_failures: int | None = None
+    max_pixels: int = images.MAX_PIXELS
+
+
+@dataclass(frozen=True)
+class Done:
+    """One item's end: `earlier` if a former call recorded it; `detail` says what was wrong."""
+
+    item: Item
+    outcome: Outcome
+    earlier: bool
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a batch came to. `done` is in the order of the items; `left` were not begun."""
+
+    done: tuple[Done, ...]
+    left: int
+    stopped: Literal["asked", "failures"] | None = None
+
+
+async def run_batch(
+    items: Sequence[Item],
+    order: Order,
+    *,
+    store: Store,
+    reasoner: Reasoner,
+    checkpointer: BaseCheckpointSaver[str],
+    on_done: Callable[[Done], None] = lambda done: None,
+    stop: asyncio.Event | None = None,
+) -> Report:
+    """Inspect `items`, up to `order.in_flight` at once, each exactly once.
+
+    What the store holds as complete is not judged again; what a killed process left open is run
+    under its old id. When `stop` is set, what is in flight is finished and no more begun.
+
+    Raises:
+        StoreError: the store failed; what it has recorded stays, the same call goes on from there.
+    """
+    batch = _Batch(items, order, store, reasoner, checkpointer, on_done, stop or asyncio.Event())
+    return await batch.run()
+
+
+async def resume(
+    inspection_id: str, *, store: Store, checkpointer: BaseCheckpointSaver[str]
+) -> None:
+    """Finish an inspection whose review a person has decided in the store.
+
+    The paused thread goes on where this checkpointer holds it; else the decision is applied
+    directly. Safe to repeat.
+    """
+    graph = build(checkpointer)
+    config = thread(inspection_id)
+    waiting = (await graph.aget_state(config)).interrupts
+    if not waiting:
+        await store.apply_review(inspection_id)
+        return
+    answer: Command[str] = Command(resume={pause.id: "decided" for pause in waiting})
+    await graph.ainvoke(answer, config, context=Context(store=store), durability="exit")
+
+
+@dataclass
+class _Batch:
+    items: Sequence[Item]
+    order: Order
+    store: Store
+    reasoner: Reasoner
+    checkpointer: BaseCheckpointSaver[str]
+    on_done: Callable[[Done], None]
+    stop: asyncio.Event
+    ends: dict[int, Done] = field(default_factory=dict)
+    running: dict[str, asyncio.Future[None]] = field(default_factory=dict)
+    failures: int = 0
+    stopped: Literal["failures"] | None = None
+
+    async def run(self) -> Report:
+        self.graph = build(self.checkpointer)
+        self.context = Context(
+            self.store, self.reasoner, _by_version(self.items), self.order.max_pixels
+        )
+        waiting = iter(enumerate(self.items))
+        workers = min(self.order.in_flight, len(self.items))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(workers):
+                    group.create_task(self._work(waiting))
+        except BaseExceptionGroup as failed:
+            raise _first(failed) from None
+        done = tuple(self.ends[index] for index in sorted(self.ends))
+        left = len(self.items) - len(done)
+        return Report(done, left, self.stopped or ("asked" if left else None))
+
+    async def _work(self, waiting: Iterator[tuple[int, Item]]) -> None:
+        while not self.stop.is_set():
+            index, item = next(waiting, (None, None))
+            if index is None or item is None:
+                return
+            done = await self._inspect(item)
+            self.ends[index] = done
+            self.on_done(done)
+            self._count(done)
+
+    def _count(self, done: Done) -> None:
+        if done.earlier or done.outcome.reason not in FAILURES:
+            return
+        self.failures += 1
+        limit = self.order.max_failures
+        if limit is not None and self.failures >= limit:
+            self.stopped = "failures"
+            self.stop.set()
+
+    async def _inspect(self, item: Item) -> Done:
+        try:
+            sha256 = await asyncio.to_thread(images.file_sha256, item.image)
+        except UnreadableInput:
+            sha256 = None
+        opened = await self._take_in(_intake(item, sha256, self.order, self.reasoner.fingerprint))
+        detail = None
+        if not opened.complete:
+            detail = await self._run_once(opened.id, item, sha256)
+        outcome = await self.store.outcome(opened.id)
+        if outcome is None:
+            raise StoreError(f"inspection {opened.id} was not recorded; run the same command again")
+        return Done(item, outcome, earlier=opened.complete, detail=detail)
+
+    async def _take_in(self, intake: Intake) -> Opened:
+        opened = await self.store.take_in(intake)
+        if not opened.found:
+            return opened
+        last = await self.store.last_attempt(intake)
+        if last > 1:
+            opened = await self.store.take_in(intake.model_copy(update={"attempt": last}))
+        if self.order.again and opened.complete and opened.id not in self.running:
+            opened = await self.store.take_in(intake.model_copy(update={"attempt": last + 1}))
+        return opened
+
+    async def _run_once(self, inspection_id: str, item: Item, sha256: str | None) -> str | None:
+        """Run the workflow, unless an equal item of this batch is running it already."""
+        if (other := self.running.get(inspection_id)) is not None:
+            await asyncio.shield(other)
+            return None
+        self.running[inspection_id] = ended = asyncio.get_running_loop().create_future()
+        try:
+            return await _run_graph(self.graph, self.context, inspection_id, item, sha256)
+        finally:
+            ended.set_result(None)
+
+
+async def _run_graph(
+    graph: InspectionGraph, context: Context, inspection_id: str, item: Item, sha256: str | None
+) -> str | None:
+    start = states.start(inspection_id, str(item.image), sha256, item.recipe.recipe_version)
+    try:
+        end = await graph.ainvoke(start, thread(inspection_id), context=context, durability="exit")
+    except ValueError:
+        # Another process may have recorded the same part meanwhile; its result stands.
+        if await context.store.outcome(inspection_id) is None:
+            raise
+        return None
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"a pause could not be kept ({error}); free the disk and run the same command again"
+        ) from error
+    finally:
+        context.pictures.pop(inspection_id, None)
+    detail: str | None = end["detail"]
+    return detail
+
+
+def _intake(item: Item, sha256: str | None, order: Order, model: str) -> Intake:
+    return Intake(
+        part_id=item.part_id,
+        station=order.station,
+        lot=order.lot,
+        image=str(item.image),
+        image_sha256=sha256,
+        product=item.recipe.product,
+        task_version=item.recipe.task_version,
+        recipe_version=item.recipe.recipe_version,
+        recipe_path=str(item.recipe.path),
+        model=model,
+        actor=order.actor,
+    )
+
+
+def _by_version(items: Sequence[Item]) -> Mapping[str, Recipe]:
+    return {item.recipe.recipe_version: item.recipe for item in items}
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

@@ -1,0 +1,47 @@
+"""From judgement to result: a pure function of (judgement, policy). Doubt never passes a part."""
+
+import hashlib
+
+from lad_agent.judgement import Decision, Judgement, Reason, Result
+from lad_agent.recipe import Policy
+
+
+def decide(judgement: Judgement, policy: Policy, draw: float = 1.0) -> Decision:
+    """Decide one part; `draw` in [0, 1) is its seeded audit draw (see `audit_draw`).
+
+    In this order a part is NotDecidable: a malformed answer, another product seen, evidence that
+    contradicts, confidence below `min_confidence`, a score strictly between the thresholds, a
+    score on the other side of the thresholds than the stated verdict. Else it is OK at or below
+    `pass_below` and NotOK at or above `reject_above`.
+    """
+    reason = _doubt(judgement, policy)
+    if reason is not None:
+        return Decision(Result.NOT_DECIDABLE, reason)
+    result = Result.NOT_OK if judgement.anomalous else Result.OK
+    return Decision(result, audit=draw < policy.audit_rate)
+
+
+def audit_draw(image_sha256: str, recipe_version: str) -> float:
+    """Uniform in [0, 1), the same for the same image and recipe on every machine."""
+    digest = hashlib.sha256(f"audit\0{image_sha256}\0{recipe_version}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _doubt(judgement: Judgement, policy: Policy) -> Reason | None:
+    score, confidence = judgement.anomaly_score, judgement.confidence
+    if not judgement.well_formed or judgement.anomalous is None:
+        return Reason.MALFORMED
+    if score is None or confidence is None:
+        return Reason.MALFORMED
+    if judgement.seen_product is not None:
+        return Reason.OTHER_PRODUCT
+    if judgement.evidence == "contradicted":
+        return Reason.EVIDENCE_CONTRADICTS
+    if confidence < policy.min_confidence:
+        return Reason.LOW_CONFIDENCE
+    passes, rejects = score <= policy.pass_below, score >= policy.reject_above
+    if judgement.anomalous and not rejects:
+        return Reason.SCORE_BETWEEN
+    if not judgement.anomalous and not passes:
+        return Reason.SCORE_BETWEEN
+    return None

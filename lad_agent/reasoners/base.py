@@ -1,0 +1,134 @@
+"""What every reasoner offers, and how drawn answers become one judgement."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from lad_agent import protocol, rationale
+from lad_agent.judgement import Evidence, Judgement
+from lad_agent.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image to judge. `image` is RGB, turned upright and cut to the recipe's region."""
+
+    recipe: Recipe
+    image: Image.Image
+    image_sha256: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One answer as generated.
+
+    `weakest_token` is the least probability of a token of the rationale (everything before the
+    verdict), `p_yes` is P(yes) against P(no) at the verdict; both None where there is no verdict.
+    """
+
+    text: str
+    weakest_token: float | None
+    p_yes: float | None
+    tokens: int
+
+
+class Reasoner(Protocol):
+    """Judges one question at a time; many may be in flight.
+
+    `fingerprint` names weights or endpoint and stands in every record; `products` are those the
+    model was made for, None where it is open to any.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def products(self) -> frozenset[str] | None: ...
+
+    async def judge(self, question: Question) -> Judgement:
+        """Judge one image.
+
+        Raises:
+            ReasonerTimeout: no answer in time.
+            ReasonerUnavailable: not reachable or overloaded, after retries.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+def needs_samples(greedy: Drawn, question: Question) -> bool:
+    """Whether the policy asks for more rationales after the greedy one."""
+    policy = question.recipe.policy
+    if policy.samples == 0 or greedy.weakest_token is None or greedy.p_yes is None:
+        return False
+    return greedy.weakest_token < policy.sample_below
+
+
+def judgement(
+    question: Question,
+    greedy: Drawn,
+    draws: Sequence[Drawn],
+    *,
+    model: str,
+    elapsed_s: float,
+    witness: str | None = None,
+) -> Judgement:
+    """Join the greedy answer and the draws into one judgement.
+
+    The verdict is the greedy answer's. The score is the mean P(yes) over all well-formed answers.
+    The confidence is the weakest token's probability w; with n draws of which a share a agrees
+    with the greedy verdict (malformed ones disagree) it is (w + n a) / (n + 1), each answer
+    one vote. `witness` is a contradiction found by a second witness, in words.
+    """
+    answer = protocol.parse(greedy.text)
+    tokens = greedy.tokens + sum(draw.tokens for draw in draws)
+    if answer is None or greedy.p_yes is None or greedy.weakest_token is None:
+        return Judgement(
+            anomalous=None,
+            raw_text=greedy.text,
+            well_formed=False,
+            model=model,
+            tokens=tokens,
+            elapsed_s=elapsed_s,
+        )
+    others = [(protocol.parse(draw.text), draw.p_yes) for draw in draws]
+    agree = [a is not None and a.anomalous == answer.anomalous for a, _ in others]
+    scores = [greedy.p_yes] + [p for a, p in others if a is not None and p is not None]
+    agreement = statistics.fmean(agree) if draws else None
+    evidence, detail = _evidence(question, answer, witness)
+    rule, places = rationale.named_fault(answer.rationale)
+    return Judgement(
+        anomalous=answer.anomalous,
+        anomaly_score=statistics.fmean(scores),
+        confidence=(greedy.weakest_token + sum(agree)) / (len(agree) + 1),
+        rationale=answer.rationale,
+        rule=rule,
+        places=places,
+        raw_text=greedy.text,
+        well_formed=True,
+        weakest_token=greedy.weakest_token,
+        samples=len(draws),
+        agreement=agreement,
+        evidence=evidence,
+        evidence_detail=detail,
+        seen_product=rationale.seen_product(answer.rationale),
+        model=model,
+        tokens=tokens,
+        elapsed_s=elapsed_s,
+    )
+
+
+def _evidence(
+    question: Question, answer: protocol.Answer, witness: str | None
+) -> tuple[Evidence, str | None]:
+    recipe = question.recipe
+    found, detail = rationale.check_evidence(
+        answer.rationale, answer.anomalous, recipe.product, recipe.rules
+    )
+    if found != "contradicted" and witness is not None:
+        return "contradicted", witness
+    return found, detail

@@ -1,0 +1,247 @@
+"""The local reasoner: a Qwen2.5-VL folder judged by transformers, many questions at a time."""
+
+import hashlib
+import re
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lad_agent import images, protocol
+from lad_agent.cells import CELLS
+from lad_agent.errors import ModelError
+from lad_agent.judgement import Judgement
+from lad_agent.reasoners import decoding
+from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
+from lad_agent.reasoners.checkpoint import load_checkpoint
+from lad_agent.reasoners.processing import pixels, usable_size
+from lad_agent.reasoners.reading import ends_of, read_drawn
+from lad_agent.reasoners.witness import Witness, load_witness
+from lad_agent.recipe import Recipe, Region
+
+MAX_NEW_TOKENS = 512
+_PROMPTS_KEPT = 16
+_SPELLED = re.compile(r"[^a-z0-9]*(?:yes|no)\s*", re.IGNORECASE)
+
+
+class TransformersReasoner:
+    """Judges batches with a model folder; wrap it in `MicroBatched` for a `Reasoner`.
+
+    Deterministic: a question's answer and draws depend on its picture, its recipe's task and the
+    model, not on the questions beside it. On a CPU batches differ by rounding alone (1e-6).
+    Answers longer than `max_new_tokens` are malformed.
+
+    Raises:
+        ModelError: the folder or the adapter cannot be used.
+        PrerequisiteError: the device is not there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        device: str = "auto",
+        adapter: Path | None = None,
+        max_batch: int = 32,
+        max_new_tokens: int | None = None,
+    ) -> None:
+        self._checkpoint = load_checkpoint(folder, device=device, adapter=adapter)
+        settings = self._checkpoint.model.generation_config
+        self._limit = max_new_tokens or settings.max_new_tokens or MAX_NEW_TOKENS
+        self._max_batch = max_batch
+        self._tokenizer = self._checkpoint.processor.tokenizer
+        self._stop = _end_tokens(settings.eos_token_id, self._tokenizer.eos_token_id)
+        self._spelled = _spelled_tokens(self._tokenizer)
+        self._pieces: dict[int, str] = {}
+        self._prompts: OrderedDict[str, decoding.Prompt] = OrderedDict()
+        self._witness = _witness(folder)
+        if self._witness is not None:
+            self._witness.head.to(self._checkpoint.device)
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that name weights, configuration, tokenizer and adapter."""
+        return self._checkpoint.fingerprint
+
+    @property
+    def products(self) -> frozenset[str] | None:
+        """What the model was made for, None where it is open to any product."""
+        return self._checkpoint.products
+
+    def judge_batch(self, questions: Sequence[Question]) -> list[Judgement]:
+        """One judgement for each question, in their order; recipes may be mixed.
+
+        Questions of one task share the reading of its prompt, and are judged `max_batch` at a
+        time.
+
+        Raises:
+            UnreadableInput: a recipe's reference image cannot be read.
+        """
+        judged: dict[int, Judgement] = {}
+        with self._one_at_a_time:
+            torch.set_flush_denormal(True)
+            for indices in self._batches(questions):
+                batch = [questions[i] for i in indices]
+                judged.update(zip(indices, self._judge(batch), strict=True))
+        return [judged[i] for i in range(len(questions))]
+
+    def _batches(self, questions: Sequence[Question]) -> Iterator[list[int]]:
+        by_task: defaultdict[str, list[int]] = defaultdict(list)
+        for index, question in enumerate(questions):
+            by_task[question.recipe.task_version].append(index)
+        for indices in by_task.values():
+            for start in range(0, len(indices), self._max_batch):
+                yield indices[start : start + self._max_batch]
+
+    def _judge(self, batch: Sequence[Question]) -> list[Judgement]:
+        begun = time.perf_counter()
+        prompt = self._prompt(batch[0].recipe)
+        features = self._features(batch)
+        start = decoding.prefill(self._checkpoint.model, prompt, features)
+        greedy = self._decode(start, None)
+        draws = self._draw(start, batch, greedy)
+        doubts = self._hear_witness(features, batch, greedy)
+        elapsed = time.perf_counter() - begun
+        return [
+            judgement(
+                question,
+                greedy[row],
+                draws[row],
+                model=self.fingerprint,
+                elapsed_s=elapsed,
+                witness=doubts[row],
+            )
+            for row, question in enumerate(batch)
+        ]
+
+    def _prompt(self, recipe: Recipe) -> decoding.Prompt:
+        known = self._prompts.get(recipe.task_version)
+        if known is None:
+            known = self._read_prompt(recipe)
+            self._prompts[recipe.task_version] = known
+            if len(self._prompts) > _PROMPTS_KEPT:
+                self._prompts.popitem(last=False)
+        self._prompts.move_to_end(recipe.task_version)
+        return known
+
+    def _read_prompt(self, recipe: Recipe) -> decoding.Prompt:
+        processor, device = self._checkpoint.processor, self._checkpoint.device
+        references = images.references(recipe)
+        messages = protocol.messages(recipe.product, recipe.rules, len(references))
+        text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        size = usable_size(recipe.image_size, processor)
+        shown = [images.prepare(p, Region(), size) for p in (*references, references[-1])]
+        inputs = processor(text=[text], images=[shown], do_resize=False, return_tensors="pt")
+        inputs = inputs.to(device)
+        visual = (inputs["input_ids"][0] == processor.image_token_id).nonzero()[:, 0].tolist()
+        query_at = visual[-(len(visual) // len(shown))]
+        return decoding.read_prompt(self._checkpoint.model, inputs, query_at)
+
+    def _features(self, batch: Sequence[Question]) -> tuple[torch.Tensor, ...]:
+        pictures = [question.image for question in batch]
+        found = pixels(self._checkpoint.processor, pictures, batch[0].recipe.image_size)
+        found = found.to(self._checkpoint.device)
+        grids = found["image_grid_thw"]
+        return decoding.image_features(self._checkpoint.model, found["pixel_values"], grids)
+
+    def _draw(
+        self, start: decoding.Prefilled, batch: Sequence[Question], greedy: Sequence[Drawn]
+    ) -> list[list[Drawn]]:
+        wanted = [
+            (row, partial(_uniform, question, self.fingerprint, number))
+            for row, question in enumerate(batch)
+            if needs_samples(greedy[row], question)
+            for number in range(question.recipe.policy.samples)
+        ]
+        drawn: list[list[Drawn]] = [[] for _ in batch]
+        for at in range(0, len(wanted), self._max_batch):
+            part = wanted[at : at + self._max_batch]
+            for (row, _), answer in zip(part, self._decode(start, part), strict=True):
+                drawn[row].append(answer)
+        return drawn
+
+    def _hear_witness(
+        self,
+        features: Sequence[torch.Tensor],
+        batch: Sequence[Question],
+        greedy: Sequence[Drawn],
+    ) -> list[str | None]:
+        """How the model's second witness contradicts each rationale; it knows its own grid only."""
+        if self._witness is None or len(features[0]) != len(CELLS):
+            return [None] * len(batch)
+        facts = self._witness.facts(torch.stack(tuple(features)))
+        answers = [protocol.parse(drawn.text) for drawn in greedy]
+        return [
+            self._witness.contradiction(
+                seen, question.recipe.product, question.recipe.rules, answer.rationale
+            )
+            if answer
+            else None
+            for seen, answer, question in zip(facts, answers, batch, strict=True)
+        ]
+
+    def _decode(
+        self, start: decoding.Prefilled, draws: Sequence[tuple[int, decoding.Uniform]] | None
+    ) -> list[Drawn]:
+        watch = torch.tensor(list(self._spelled), device=self._checkpoint.device)
+        answers = decoding.decode(
+            self._checkpoint.model, start, draws, stop=self._stop, limit=self._limit, watch=watch
+        )
+        return [self._read(answer) for answer in answers]
+
+    def _read(self, answer: decoding.Generated) -> Drawn:
+        def alternatives(step: int) -> Mapping[str, float]:
+            return dict(zip(self._spelled.values(), answer.watched(step), strict=True))
+
+        text = self._text(answer.ids)
+        pieces = [self._piece(token) for token in answer.ids]
+        ends = ends_of(pieces, text, lambda n: len(self._text(answer.ids[:n])))
+        return read_drawn(text, ends, answer.logprobs, alternatives, complete=answer.complete)
+
+    def _piece(self, token: int) -> str:
+        if token not in self._pieces:
+            self._pieces[token] = self._text([token])
+        return self._pieces[token]
+
+    def _text(self, ids: list[int]) -> str:
+        return _decode_ids(self._tokenizer, ids)
+
+
+def _uniform(question: Question, fingerprint: str, number: int, step: int) -> float:
+    """The random number of one step of one draw: the same on every machine, in any company."""
+    name = f"{question.image_sha256}\0{question.recipe.task_version}\0{fingerprint}"
+    digest = hashlib.sha256(f"{name}\0{number}\0{step}".encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
+
+
+def _end_tokens(configured: int | list[int] | None, eos: int | None) -> frozenset[int]:
+    tokens = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*tokens, eos) if token is not None)
+
+
+def _spelled_tokens(tokenizer: Any) -> dict[int, str]:
+    """Ids and texts of all tokens that may stand where an answer says yes or no."""
+    likely = [i for word, i in tokenizer.get_vocab().items() if re.search("(?i)yes|no", word)]
+    texts = {i: _decode_ids(tokenizer, [i]) for i in sorted(likely)}
+    return {i: text for i, text in texts.items() if _SPELLED.fullmatch(text)}
+
+
+def _decode_ids(tokenizer: Any, ids: list[int]) -> str:
+    # Special tokens stay visible: an answer that contains one is not well-formed.
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _witness(folder: Path) -> Witness | None:
+    try:
+        return load_witness(folder)
+    except Exception as error:
+        # json, safetensors and torch each raise their own on damaged or unfitting files.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{folder}: the second witness cannot be loaded ({reason})") from error

@@ -1,0 +1,259 @@
+"""What to inspect and how: product, rules, reference images and decision policy, as a YAML file.
+
+`task_version` hashes what the reasoner is asked (product, rules, references, region, image size);
+`recipe_version` adds the policy. A new threshold therefore keeps the task, and what was calibrated
+for it; a new rule does not.
+"""
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lad_agent.errors import NotFound, RecipeError
+
+SHIPPED = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+"""Products whose recipe comes with the package."""
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Rule(_Strict):
+    """One sentence that a good part fulfils."""
+
+    id: str = Field(pattern=r"^R[0-9]{1,3}$")
+    text: str = Field(min_length=3, max_length=300)
+
+    @model_validator(mode="after")
+    def _one_line(self) -> "Rule":
+        if "\n" in self.text or "<" in self.text:
+            raise ValueError("a rule is one line of plain words without '<'")
+        return self
+
+
+class Region(_Strict):
+    """The part of the picture that is judged, in shares of its width and height."""
+
+    left: Share = 0.0
+    top: Share = 0.0
+    right: Share = 1.0
+    bottom: Share = 1.0
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Region":
+        if self.right - self.left < 0.05 or self.bottom - self.top < 0.05:
+            raise ValueError("the region is empty: right must exceed left and bottom exceed top")
+        return self
+
+
+class Policy(_Strict):
+    """When a judgement is a result, and when a person decides. See `lad_agent.policy.decide`."""
+
+    pass_below: Share = 0.5
+    reject_above: Share = 0.5
+    min_confidence: Share = 0.6
+    sample_below: Share = 0.9
+    samples: int = Field(default=8, ge=0, le=64)
+    time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
+    audit_rate: Share = 0.02
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Policy":
+        if self.pass_below > self.reject_above:
+            raise ValueError("pass_below must not exceed reject_above")
+        return self
+
+
+class RecipeFile(_Strict):
+    """The YAML file's content, as written."""
+
+    product: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
+    rules: tuple[Rule, ...] = Field(min_length=1, max_length=40)
+    references: tuple[str, ...] = Field(min_length=1, max_length=16)
+    region: Region = Region()
+    image_size: int = Field(default=196, ge=56, le=2240)
+    policy: Policy = Policy()
+
+    @model_validator(mode="after")
+    def _unique_ids(self) -> "RecipeFile":
+        ids = [rule.id for rule in self.rules]
+        twice = sorted({i for i in ids if ids.count(i) > 1})
+        if twice:
+            raise ValueError(f"rule id {twice[0]} is used twice")
+        return self
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A validated recipe with its reference images found and hashed.
+
+    `references` are absolute paths; `reference_sha256` are the hashes of their bytes.
+    """
+
+    product: str
+    rules: tuple[Rule, ...]
+    references: tuple[Path, ...]
+    reference_sha256: tuple[str, ...]
+    region: Region
+    image_size: int
+    policy: Policy
+    task_version: str
+    recipe_version: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with a recipe file: 1-based line, and a sentence that names the remedy."""
+
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}"
+
+
+def load(path: Path) -> Recipe:
+    """Read, validate and hash the recipe at `path`.
+
+    Raises:
+        RecipeError: names the file and its first fault (`check` lists them all).
+    """
+    content, faults = _read(path)
+    if content is None or faults:
+        more = f" (and {len(faults) - 1} more: lad-agent recipe check)" if len(faults) > 1 else ""
+        raise RecipeError(f"{path}: {faults[0]}{more}")
+    references = tuple((path.parent / name).resolve() for name in content.references)
+    hashes = tuple(hashlib.sha256(p.read_bytes()).hexdigest() for p in references)
+    task = {
+        "product": content.product,
+        "rules": [rule.model_dump() for rule in content.rules],
+        "references": list(hashes),
+        "region": content.region.model_dump(),
+        "image_size": content.image_size,
+    }
+    whole = {**task, "policy": content.policy.model_dump()}
+    return Recipe(
+        product=content.product,
+        rules=content.rules,
+        references=references,
+        reference_sha256=hashes,
+        region=content.region,
+        image_size=content.image_size,
+        policy=content.policy,
+        task_version=_version(task),
+        recipe_version=_version(whole),
+        path=path.resolve(),
+    )
+
+
+def check(path: Path) -> list[Fault]:
+    """All faults of the recipe at `path`, in the order of their lines; empty if it can be used."""
+    return _read(path)[1]
+
+
+def shipped(product: str) -> Path:
+    """Path of the recipe that comes with the package.
+
+    Raises:
+        NotFound: no such product; names the nearest.
+    """
+    if product not in SHIPPED:
+        raise NotFound(
+            f"no shipped recipe for {product!r}{_nearest(product, SHIPPED)}; "
+            f"shipped: {', '.join(SHIPPED)}; or give --recipe FILE.yaml"
+        )
+    return Path(__file__).parent / "recipes" / product / "recipe.yaml"
+
+
+def _version(content: object) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _read(path: Path) -> tuple[RecipeFile | None, list[Fault]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None, [Fault(1, "no such recipe file; lad-agent recipe new writes one")]
+    except (OSError, UnicodeDecodeError) as error:
+        return None, [Fault(1, f"cannot be read as UTF-8 text ({error})")]
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        return None, [Fault(mark.line + 1 if mark else 1, f"not valid YAML: {problem}")]
+    if not isinstance(data, dict) or root is None:
+        return None, [Fault(1, "a recipe is a mapping with product, rules and references")]
+    lines: dict[tuple[str | int, ...], int] = {}
+    faults = list(_walk(root, (), lines))
+    content = None
+    try:
+        content = RecipeFile.model_validate(data)
+    except ValidationError as error:
+        faults += [_explain(detail, lines) for detail in error.errors()]
+    for index, name in enumerate(content.references if content else ()):
+        if not (path.parent / name).is_file():
+            faults.append(
+                Fault(
+                    lines.get(("references", index), 1),
+                    f"reference image {name!r} is not there; paths are relative to the recipe",
+                )
+            )
+    return content, sorted(faults, key=lambda fault: fault.line)
+
+
+def _walk(node: yaml.Node, at: tuple[str | int, ...], lines: dict[Any, int]) -> list[Fault]:
+    """Note the line of every key and item; report keys that are written twice."""
+    faults: list[Fault] = []
+    lines.setdefault(at, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            where = (*at, str(key.value))
+            if where in lines:
+                faults.append(Fault(key.start_mark.line + 1, f"{key.value!r} is written twice"))
+            lines[where] = key.start_mark.line + 1
+            faults += _walk(value, where, lines)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            faults += _walk(value, (*at, index), lines)
+    return faults
+
+
+def _explain(detail: Any, lines: dict[tuple[str | int, ...], int]) -> Fault:
+    at = tuple(detail["loc"])
+    line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
+    name = ".".join(str(part) for part in at) or "recipe"
+    match detail["type"]:
+        case "extra_forbidden":
+            return Fault(line, f"unknown key {at[-1]!r}{_nearest(str(at[-1]), _keys(at[:-1]))}")
+        case "missing":
+            return Fault(line, f"{name} is missing")
+        case "value_error":
+            return Fault(line, f"{name}: {detail['ctx']['error']}")
+        case _:
+            return Fault(line, f"{name}: {detail['msg'].lower()} (found {detail['input']!r})")
+
+
+def _keys(at: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = RecipeFile
+    for part, inner in (("rules", Rule), ("region", Region), ("policy", Policy)):
+        if at and at[0] == part:
+            model = inner
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,0 +1,58 @@
+"""Results as files: `results.jsonl`, or the same as CSV."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from lad_agent.errors import UsageError
+from lad_agent.inspection import Outcome
+
+SUFFIXES = (".jsonl", ".csv")
+
+
+def check_target(path: Path) -> None:
+    """Refuse a place that results cannot be written to, before anything is inspected.
+
+    Raises:
+        UsageError: another suffix, or no folder there.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out {path}: ends in neither .jsonl nor .csv")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"--out {path}: give a file in a folder that is there")
+
+
+def write(path: Path, outcomes: Iterable[Outcome]) -> None:
+    """Write one line an outcome; the file is whole or not there.
+
+    Raises:
+        UsageError: it cannot be written; the results stand in the store all the same.
+    """
+    text = _csv(outcomes) if path.suffix.lower() == ".csv" else "".join(map(line, outcomes))
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, path)  # noqa: PTH105 - the name says that it is atomic
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UsageError(
+            f"--out {path}: cannot be written ({error.strerror}); what was inspected is in the "
+            "store, the same command writes it again"
+        ) from error
+
+
+def line(outcome: Outcome) -> str:
+    """One line of `results.jsonl`, with its newline."""
+    return outcome.model_dump_json() + "\n"
+
+
+def _csv(outcomes: Iterable[Outcome]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(Outcome.model_fields), lineterminator="\n")
+    table.writeheader()
+    for outcome in outcomes:
+        row = outcome.model_dump(mode="json")
+        table.writerow(row | {"places": " ".join(outcome.places)})
+    return text.getvalue()

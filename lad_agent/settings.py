@@ -1,0 +1,87 @@
+"""Settings: `lad-agent.toml` in the current folder, overruled by `LAD_AGENT_*`, then by flags."""
+
+import difflib
+import getpass
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from lad_agent.errors import UsageError
+
+FILE = "lad-agent.toml"
+PREFIX = "LAD_AGENT_"
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default.
+
+    `store` is a path or a SQLAlchemy URL. `reasoner` is `pocket` (the embedded model), a model
+    folder, or `http://host:port/v1#model` for a server. `by` stands in the audit trail.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file=FILE, extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    store: str = "lad-agent.db"
+    reasoner: str = "pocket"
+    adapter: Path | None = None
+    device: str = "auto"
+    station: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    by: str = Field(default_factory=lambda: _user(), min_length=1, max_length=200)
+    in_flight: int = Field(default=64, ge=1, le=4096)
+    max_batch: int = Field(default=32, ge=1, le=1024)
+    max_pixels: int = Field(default=64_000_000, ge=10_000)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load(**flags: Any) -> Settings:
+    """The settings in force; flags that are None were not given.
+
+    Raises:
+        UsageError: the file is no TOML, or a setting is unknown or wrong; names it.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{FILE}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise UsageError(_explain(error.errors()[0], flags)) from error
+
+
+def _explain(detail: Any, flags: dict[str, Any]) -> str:
+    name = str(detail["loc"][0])
+    if detail["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
+        known = ", ".join(Settings.model_fields)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
+        return f"{FILE}: unknown setting {name!r}; {hint}"
+    where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"setting {name}"
+    return f"{where}: {detail['msg'].lower()} (found {detail['input']!r})"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

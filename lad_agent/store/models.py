@@ -1,0 +1,229 @@
+"""The tables of the audit store, typed.
+
+`events` and `chains` are the ledger; every other table is a projection of the events, written in
+the same transaction and rebuilt from them at will (`lad_agent.store.projections`).
+"""
+
+import re
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = "0001"
+"""The revision of the newest migration, which these tables mirror."""
+
+_ODD = re.compile("[\x00\ud800-\udfff\uffff]")
+_ESCAPED = re.compile("\uffff([0-9a-f]{4})")
+
+
+def escaped(text: str) -> str:
+    """`text` as UTF-8 and every database can hold it; `unescaped` gives it back verbatim.
+
+    File names that are no UTF-8 reach Python as lone surrogates, and PostgreSQL refuses NUL. Each
+    of these becomes U+FFFF, which no text uses, and its code in hex; U+FFFF itself likewise.
+
+    >>> unescaped(escaped("a\\x00\\udc80\\uffff")) == "a\\x00\\udc80\\uffff"
+    True
+    """
+    if _ODD.search(text) is None:
+        return text
+    return _ODD.sub(lambda match: f"\uffff{ord(match[0]):04x}", text)
+
+
+def unescaped(text: str) -> str:
+    """The inverse of `escaped`."""
+    if "\uffff" not in text:
+        return text
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+class Verbatim(TypeDecorator[str]):
+    """Text of any kind, hostile or not, given back exactly as it came."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else escaped(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else unescaped(value)
+
+
+class Base(DeclarativeBase):
+    """Metadata of all tables; times are UTC in ISO 8601 with microseconds, ids are UUIDv7."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Verbatim, dict[str, Any]: JSON, list[str]: JSON}  # noqa: RUF012
+
+
+class Event(Base):
+    """One thing that happened. Append-only by triggers.
+
+    `canonical` is the RFC 8785 JSON of all other columns (but `hash`) and the payload; `hash` is
+    the SHA-256 of its bytes; `prev_hash` is the hash of the station's event before.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "station", "seq"),)
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    station: Mapped[str]
+    type: Mapped[str]
+    inspection_id: Mapped[str | None] = mapped_column(index=True)
+    at: Mapped[str]
+    actor: Mapped[str]
+    canonical: Mapped[str] = mapped_column(Text)
+    prev_hash: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+
+
+class Chain(Base):
+    """The end of a station's chain, so that a missing tail is found too."""
+
+    __tablename__ = "chains"
+
+    station: Mapped[str] = mapped_column(primary_key=True)
+    seq: Mapped[int]
+    hash: Mapped[str]
+    events: Mapped[int]
+
+
+class RecipeRow(Base):
+    """A recipe version that parts were judged against.
+
+    `content` holds its rules, hashes of the references, region and policy; null where the file
+    had changed before it could be taken in.
+    """
+
+    __tablename__ = "recipes"
+
+    recipe_version: Mapped[str] = mapped_column(primary_key=True)
+    task_version: Mapped[str]
+    product: Mapped[str]
+    path: Mapped[str]
+    content: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    first_at: Mapped[str]
+
+
+class ModelRow(Base):
+    """A reasoner, by its fingerprint."""
+
+    __tablename__ = "models"
+
+    model: Mapped[str] = mapped_column(primary_key=True)
+    first_at: Mapped[str]
+
+
+class Inspection(Base):
+    """One image of one part judged against one recipe version.
+
+    Open until `recorded_at`; then `result` stands. `final` is the result after review, null while
+    an escalation is open; `closed_at` is when the workflow had nothing left to do.
+    """
+
+    __tablename__ = "inspections"
+    __table_args__ = (Index(None, "product", "result"), Index(None, "opened_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    part_id: Mapped[str] = mapped_column(index=True)
+    station: Mapped[str]
+    lot: Mapped[str | None]
+    attempt: Mapped[int]
+    image: Mapped[str]
+    image_sha256: Mapped[str | None] = mapped_column(index=True)
+    product: Mapped[str]
+    task_version: Mapped[str]
+    recipe_version: Mapped[str] = mapped_column(ForeignKey(RecipeRow.recipe_version))
+    recipe_path: Mapped[str]
+    model: Mapped[str] = mapped_column(ForeignKey(ModelRow.model))
+    actor: Mapped[str]
+    opened_at: Mapped[str]
+    judgement: Mapped[int | None]
+    result: Mapped[str | None]
+    reason: Mapped[str | None]
+    audit: Mapped[bool]
+    final: Mapped[str | None]
+    recorded_at: Mapped[str | None]
+    closed_at: Mapped[str | None]
+
+
+class JudgementRow(Base):
+    """One answer of the reasoner; `number` counts them, from 1, where a run was repeated."""
+
+    __tablename__ = "judgements"
+
+    inspection_id: Mapped[str] = mapped_column(ForeignKey(Inspection.id), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[str]
+    anomalous: Mapped[bool | None]
+    anomaly_score: Mapped[float | None]
+    confidence: Mapped[float | None]
+    rationale: Mapped[str]
+    rule: Mapped[str | None]
+    places: Mapped[list[str]]
+    raw_text: Mapped[str]
+    well_formed: Mapped[bool]
+    weakest_token: Mapped[float | None]
+    samples: Mapped[int]
+    agreement: Mapped[float | None]
+    evidence: Mapped[str]
+    evidence_detail: Mapped[str | None]
+    seen_product: Mapped[str | None]
+    model: Mapped[str]
+    tokens: Mapped[int]
+    elapsed_s: Mapped[float]
+
+
+class ReviewRow(Base):
+    """A part waiting for a person, or decided by one.
+
+    `kept` is the copy of the image, relative to the store's folder of images; null where the
+    image was not there any more.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        UniqueConstraint("inspection_id", "kind"),
+        CheckConstraint("(decided_at IS NULL) = (finding IS NULL)", name="decided"),
+        CheckConstraint(
+            "finding IS NULL OR (finding = 'nonconforming') = (disposition IS NOT NULL)",
+            name="disposition",
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    inspection_id: Mapped[str] = mapped_column(ForeignKey(Inspection.id))
+    kind: Mapped[str]
+    opened_at: Mapped[str]
+    kept: Mapped[str | None]
+    decided_at: Mapped[str | None] = mapped_column(index=True)
+    decided_by: Mapped[str | None]
+    finding: Mapped[str | None]
+    disposition: Mapped[str | None]
+    rule: Mapped[str | None]
+    comment: Mapped[str | None]
+
+
+PROJECTIONS = (RecipeRow, ModelRow, Inspection, JudgementRow, ReviewRow)
+"""Every table that is rebuilt from the events, parents first."""

@@ -1,0 +1,306 @@
+"""What may happen to an inspection, each as one step of a transaction: check, then append.
+
+Every step is safe to repeat: after a crash the same step under the same id changes nothing.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import uuid_utils
+from sqlalchemy import Connection, bindparam, select
+from sqlalchemy.engine import RowMapping
+
+from lad_agent.errors import NotFound, RecipeError, UsageError
+from lad_agent.inspection import Intake, Opened, ReviewDecision, idempotency_key
+from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Result
+from lad_agent.recipe import load
+from lad_agent.store import projections
+from lad_agent.store.ledger import Ledger, Payload
+from lad_agent.store.models import Inspection, JudgementRow, ModelRow, RecipeRow, ReviewRow
+
+
+@dataclass
+class Unit:
+    """One transaction: its connection, its ledger, and what it knows to be there already."""
+
+    connection: Connection
+    ledger: Ledger
+    known: set[tuple[str, str]] = field(default_factory=set)
+
+    def happened(
+        self, type: str, payload: Payload, *, station: str, actor: str, inspection_id: str | None
+    ) -> None:
+        """Append an event and write what it changes."""
+        entry = self.ledger.append(
+            type, payload, station=station, actor=actor, inspection_id=inspection_id
+        )
+        projections.apply(self.connection, entry)
+
+
+def take_in(unit: Unit, intake: Intake) -> Opened:
+    """Make the open row of an inspection, or find it by its idempotency key."""
+    key = idempotency_key(intake)
+    found = unit.connection.execute(_BY_KEY, {"key": key}).one_or_none()
+    if found is not None:
+        return Opened(found.id, complete=found.recorded_at is not None, found=True)
+    _see_recipe(unit, intake)
+    _see_model(unit, intake)
+    inspection_id = new_id()
+    payload = intake.model_dump(exclude={"station", "actor"}) | {"key": key}
+    unit.happened(
+        projections.OPENED,
+        payload,
+        station=intake.station,
+        actor=intake.actor,
+        inspection_id=inspection_id,
+    )
+    return Opened(inspection_id, complete=False, found=False)
+
+
+def judged(unit: Unit, inspection_id: str, judgement: Judgement) -> None:
+    """Note the reasoner's answer; one equal to the last, or after the result, adds nothing.
+
+    Raises:
+        NotFound: no such inspection.
+    """
+    row = _inspection(unit, inspection_id)
+    if row["recorded_at"] is None:
+        _note_judgement(unit, row, judgement)
+
+
+def record(unit: Unit, inspection_id: str, decision: Decision, judgement: Judgement | None) -> None:
+    """Complete an inspection that is OK or NotOK; opens a blind audit where the decision asks.
+
+    Raises:
+        NotFound: no such inspection.
+        ValueError: NotDecidable, which goes to `escalate`.
+    """
+    if decision.result is Result.NOT_DECIDABLE:
+        raise ValueError("a NotDecidable part is escalated, never recorded without a review")
+    row = _inspection(unit, inspection_id)
+    if row["recorded_at"] is not None:
+        return
+    _complete(unit, row, decision, judgement)
+    if decision.audit:
+        _open_review(unit, row, "audit", kept=None)
+
+
+def escalate(
+    unit: Unit,
+    inspection_id: str,
+    decision: Decision,
+    judgement: Judgement | None,
+    kept: str | None,
+) -> str:
+    """Record an inspection as NotDecidable and open its review; returns the review's id.
+
+    Raises:
+        NotFound: no such inspection.
+        ValueError: a decision that is OK or NotOK, or that is recorded already.
+    """
+    if decision.result is not Result.NOT_DECIDABLE:
+        raise ValueError("only a NotDecidable part is escalated")
+    row = _inspection(unit, inspection_id)
+    if row["recorded_at"] is None:
+        _complete(unit, row, decision, judgement)
+        return _open_review(unit, row, "escalation", kept)
+    review_id = unit.connection.scalar(
+        select(ReviewRow.id).where(
+            ReviewRow.inspection_id == inspection_id, ReviewRow.kind == "escalation"
+        )
+    )
+    if review_id is None:
+        raise ValueError(f"inspection {inspection_id} is recorded as {row['result']} already")
+    return review_id
+
+
+def decide_review(unit: Unit, review_id: str, decision: ReviewDecision) -> None:
+    """Take a person's decision; the first one stands.
+
+    Raises:
+        NotFound: no such review.
+        UsageError: decided already (says by whom and when), or an incomplete decision.
+    """
+    review = unit.connection.execute(_REVIEW, {"id": review_id}).mappings().one_or_none()
+    if review is None:
+        raise NotFound(f"no review {review_id!r}; lad-agent review list shows them")
+    if review["decided_at"] is not None:
+        raise UsageError(_already_decided(review))
+    row = _inspection(unit, review["inspection_id"])
+    _check_decision(unit, row, decision)
+    unit.happened(
+        projections.REVIEW_DECIDED,
+        {"id": review_id, **decision.model_dump(mode="json", exclude={"by"})},
+        station=row["station"],
+        actor=decision.by,
+        inspection_id=row["id"],
+    )
+
+
+def apply_review(unit: Unit, inspection_id: str) -> None:
+    """Close an escalated inspection whose review is decided.
+
+    Raises:
+        NotFound: no such inspection.
+        UsageError: its review is still open.
+    """
+    row = _inspection(unit, inspection_id)
+    if row["closed_at"] is not None:
+        return
+    if row["final"] is None:
+        raise UsageError(f"inspection {inspection_id} still waits for a person's decision")
+    unit.happened(
+        projections.CLOSED,
+        {"final": row["final"]},
+        station=row["station"],
+        actor=row["actor"],
+        inspection_id=inspection_id,
+    )
+
+
+def new_id() -> str:
+    """A UUIDv7: ids made later sort later."""
+    return str(uuid_utils.uuid7())
+
+
+def _see_recipe(unit: Unit, intake: Intake) -> None:
+    if _known(unit, RecipeRow.recipe_version, intake.recipe_version):
+        return
+    payload = {
+        "recipe_version": intake.recipe_version,
+        "task_version": intake.task_version,
+        "product": intake.product,
+        "path": intake.recipe_path,
+        "content": _recipe_content(intake),
+    }
+    unit.happened(
+        projections.RECIPE_SEEN,
+        payload,
+        station=intake.station,
+        actor=intake.actor,
+        inspection_id=None,
+    )
+
+
+def _recipe_content(intake: Intake) -> dict[str, Any] | None:
+    """What the recipe said, if the file still is the version that was judged against."""
+    try:
+        recipe = load(Path(intake.recipe_path))
+    except (RecipeError, OSError, ValueError):
+        return None
+    if recipe.recipe_version != intake.recipe_version:
+        return None
+    return {
+        "rules": [rule.model_dump() for rule in recipe.rules],
+        "references": list(recipe.reference_sha256),
+        "region": recipe.region.model_dump(),
+        "image_size": recipe.image_size,
+        "policy": recipe.policy.model_dump(),
+    }
+
+
+def _see_model(unit: Unit, intake: Intake) -> None:
+    if not _known(unit, ModelRow.model, intake.model):
+        unit.happened(
+            projections.MODEL_SEEN,
+            {"model": intake.model},
+            station=intake.station,
+            actor=intake.actor,
+            inspection_id=None,
+        )
+
+
+def _known(unit: Unit, column: Any, value: str) -> bool:
+    what = (str(column), value)
+    if what in unit.known:
+        return True
+    unit.known.add(what)
+    return unit.connection.scalar(select(column).where(column == value)) is not None
+
+
+def _complete(unit: Unit, row: RowMapping, decision: Decision, judgement: Judgement | None) -> None:
+    if judgement is not None:
+        _note_judgement(unit, row, judgement)
+    unit.happened(
+        projections.RECORDED,
+        {"result": decision.result, "reason": decision.reason, "audit": decision.audit},
+        station=row["station"],
+        actor=row["actor"],
+        inspection_id=row["id"],
+    )
+
+
+def _note_judgement(unit: Unit, row: RowMapping, judgement: Judgement) -> None:
+    content = judgement.model_dump(mode="json")
+    number = row["judgement"] or 0
+    if number:
+        last = (
+            unit.connection.execute(_JUDGEMENT, {"id": row["id"], "number": number})
+            .mappings()
+            .one()
+        )
+        if all(last[name] == value for name, value in content.items()):
+            return
+    unit.happened(
+        projections.JUDGED,
+        {"number": number + 1, **content},
+        station=row["station"],
+        actor=row["actor"],
+        inspection_id=row["id"],
+    )
+
+
+def _open_review(unit: Unit, row: RowMapping, kind: str, kept: str | None) -> str:
+    review_id = new_id()
+    unit.happened(
+        projections.REVIEW_OPENED,
+        {"id": review_id, "kind": kind, "kept": kept},
+        station=row["station"],
+        actor=row["actor"],
+        inspection_id=row["id"],
+    )
+    return review_id
+
+
+def _check_decision(unit: Unit, row: RowMapping, decision: ReviewDecision) -> None:
+    if not decision.by.strip():
+        raise UsageError("a decision needs the name of who decides")
+    if decision.finding is Finding.CONFORMING:
+        if decision.disposition is not None or decision.rule is not None:
+            raise UsageError("a conforming part has neither disposition nor broken rule")
+        return
+    if decision.disposition is None:
+        raise UsageError(f"a nonconforming part needs a disposition: {', '.join(Disposition)}")
+    content = unit.connection.scalar(
+        select(RecipeRow.content).where(RecipeRow.recipe_version == row["recipe_version"])
+    )
+    ids = [rule["id"] for rule in content["rules"]] if content else []
+    if decision.rule is not None and ids and decision.rule not in ids:
+        raise UsageError(f"the recipe has no rule {decision.rule!r}; it has {', '.join(ids)}")
+
+
+def _already_decided(review: RowMapping) -> str:
+    found = review["finding"]
+    if review["disposition"]:
+        found = f"{found}, {review['disposition']}"
+    return (
+        f"review {review['id']} was decided by {review['decided_by']} "
+        f"at {review['decided_at']} ({found}); the first decision stands"
+    )
+
+
+def _inspection(unit: Unit, inspection_id: str) -> RowMapping:
+    row = unit.connection.execute(_BY_ID, {"id": inspection_id}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"no inspection {inspection_id!r}; lad-agent audit list shows them")
+    return row
+
+
+# Built once: half of a step's time would go into building them again.
+_BY_KEY = select(Inspection.id, Inspection.recorded_at).where(Inspection.key == bindparam("key"))
+_BY_ID = select(Inspection.__table__).where(Inspection.id == bindparam("id"))
+_JUDGEMENT = select(JudgementRow.__table__).where(
+    JudgementRow.inspection_id == bindparam("id"), JudgementRow.number == bindparam("number")
+)
+_REVIEW = select(ReviewRow.__table__).where(ReviewRow.id == bindparam("id"))

@@ -1,0 +1,158 @@
+"""All that is SQLite's own: where the file lies, pragmas, triggers, locks, and its error codes."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.schema import DDL
+
+from lad_agent.errors import StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
+from lad_agent.store.models import Base
+
+TRIGGERS = {
+    "events_no_update": """
+        CREATE TRIGGER events_no_update BEFORE UPDATE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+    "events_no_delete": """
+        CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+    # INSERT OR REPLACE deletes the old row without asking the trigger above.
+    "events_in_order": """
+        CREATE TRIGGER events_in_order BEFORE INSERT ON events
+        WHEN NEW.seq <= (SELECT max(seq) FROM events)
+          OR EXISTS (SELECT 1 FROM events WHERE hash = NEW.hash)
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+    "chains_no_delete": """
+        CREATE TRIGGER chains_no_delete BEFORE DELETE ON chains
+        BEGIN SELECT RAISE(ABORT, 'chains only grow'); END""",
+    "chains_only_grow": """
+        CREATE TRIGGER chains_only_grow BEFORE UPDATE ON chains
+        WHEN NEW.station IS NOT OLD.station OR NEW.seq <= OLD.seq OR NEW.events <= OLD.events
+        BEGIN SELECT RAISE(ABORT, 'chains only grow'); END""",
+    "chains_once": """
+        CREATE TRIGGER chains_once BEFORE INSERT ON chains
+        WHEN EXISTS (SELECT 1 FROM chains WHERE station = NEW.station)
+        BEGIN SELECT RAISE(ABORT, 'chains only grow'); END""",
+}
+"""Triggers of the ledger by name, as of schema 0001."""
+
+
+def database_file(url: URL) -> Path | None:
+    """The file that an SQLite `url` names; None for one in memory or behind SQLite's own URI."""
+    name = url.database or ":memory:"
+    return None if name.startswith((":memory:", "file:")) else Path(name)
+
+
+def engine(url: URL, *, busy_timeout_s: float) -> Engine:
+    """An engine whose connections are durable and strict; writers take the lock at BEGIN."""
+    made = create_engine(url, connect_args={"timeout": busy_timeout_s})
+
+    @event.listens_for(made, "connect")
+    def _pragmas(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            "synchronous = FULL",
+            "foreign_keys = ON",
+            "recursive_triggers = ON",
+            "trusted_schema = OFF",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(made, "begin")
+    def _begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return made
+
+
+def use_wal(engine: Engine) -> None:
+    """Let readers and one writer work at once; the file remembers it.
+
+    Not done on connecting: another program's database must not be changed by a look into it.
+    """
+    connection = engine.raw_connection()
+    try:
+        connection.cursor().execute("PRAGMA journal_mode = WAL").close()
+    finally:
+        connection.close()
+
+
+def create_triggers(connection: Connection) -> None:
+    """Make the ledger append-only (used by the first migration)."""
+    for statement in TRIGGERS.values():
+        connection.exec_driver_sql(statement)
+
+
+for _statement in TRIGGERS.values():
+    event.listen(
+        Base.metadata,
+        "after_create",
+        DDL(_statement).execute_if(dialect="sqlite"),  # type: ignore[no-untyped-call]
+    )
+
+
+@contextmanager
+def errors_explained(store: Path) -> Iterator[None]:
+    """Turn every error of the database into a `StoreError` that names `store` and the remedy."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _explained(error.orig or error, store) from error
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        raise _explained(error, store) from error
+
+
+def _explained(error: BaseException, store: Path) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "") or ""
+    primary = "_".join(name.split("_")[:2])
+    kind, text = _MEANINGS.get(primary, (StoreError, _UNKNOWN.format(_one_line(error))))
+    return kind(f"{store}: {text}")
+
+
+_UNKNOWN = "the database failed ({}); restore a backup, or give another --store"
+_MEANINGS: dict[str, tuple[type[StoreError], str]] = {
+    "SQLITE_BUSY": (
+        StoreLocked,
+        "another process holds the audit store; let it finish or stop it, then run again",
+    ),
+    "SQLITE_LOCKED": (
+        StoreLocked,
+        "another connection holds the audit store; let it finish, then run again",
+    ),
+    "SQLITE_READONLY": (
+        StoreReadOnly,
+        "no right to write the audit store; make the file and its folder writable, "
+        "or give another --store",
+    ),
+    "SQLITE_CANTOPEN": (
+        StoreReadOnly,
+        "the audit store cannot be opened; make the file and its folder readable and writable, "
+        "or give another --store",
+    ),
+    "SQLITE_PERM": (StoreReadOnly, "access denied; change its rights, or give another --store"),
+    "SQLITE_FULL": (
+        StoreReadOnly,
+        "the disk is full; free some space and run again, what was recorded is safe",
+    ),
+    "SQLITE_IOERR": (
+        StoreError,
+        "the disk failed to read or write; check disk and file system, then run again",
+    ),
+    "SQLITE_CORRUPT": (
+        StoreCorrupt,
+        "the audit store is damaged; restore a backup, or give another --store",
+    ),
+    "SQLITE_NOTADB": (
+        StoreCorrupt,
+        "not an audit store (no SQLite database); give another --store, or restore a backup",
+    ),
+}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

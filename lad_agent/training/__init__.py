@@ -1,0 +1,1 @@
+"""Makes the reasoner: data, trainers, evaluation."""

@@ -1,0 +1,1 @@
+"""The pocket reasoner: its architecture and how it is trained."""

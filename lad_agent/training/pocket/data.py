@@ -1,0 +1,154 @@
+"""Pictures made ahead for training: shards of pixels and facts on disk, the same for the same seed.
+
+A shard holds SHARD pictures: `pixels-NNN.npy`, uint8 [SHARD, 196, 196, 3], and `facts-NNN.jsonl`,
+one JSON object a line (`product`, `places`, `attributes`). A shard is written whole or not at all,
+so an interrupted run goes on at the first missing one.
+"""
+
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+from lad_agent.rationale import Facts
+from lad_agent.training import synloco
+from lad_agent.training.pocket.architecture import IMAGE_SIZE
+from lad_agent.training.pocket.vocabulary import NOTHING
+
+SHARD = 1000
+KINDS = {"varied": 0.55, "normal": 0.15, "logical": 0.15, "structural": 0.15}
+NOTHING_SHARE = 0.04
+RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
+"""Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of some shards: `pixels` uint8 [n, 196, 196, 3], memory-mapped a shard."""
+
+    shards: tuple[Pixels, ...]
+    facts: tuple[Facts, ...]
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Pixels:
+        """Pixels of the pictures at `indices`, uint8 [k, 196, 196, 3]."""
+        return np.stack([self.shards[i // SHARD][i % SHARD] for i in indices.tolist()])
+
+
+def make(
+    directory: Path,
+    count: int,
+    seed: int,
+    workers: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write the missing shards of `count` pictures (rounded up to whole shards)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    total = -(-count // SHARD)
+    missing = [n for n in range(total) if not _facts_path(directory, n).exists()]
+    progress(total - len(missing), total)
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        jobs = [pool.submit(_write_shard, directory, n, seed) for n in missing]
+        for done, job in enumerate(jobs):
+            job.result()
+            progress(total - len(missing) + done + 1, total)
+
+
+def load(directory: Path, count: int) -> Pictures:
+    """The first `count` pictures (rounded up to whole shards) of `directory`."""
+    numbers = range(-(-count // SHARD))
+    facts = [f for n in numbers for f in _read_facts(_facts_path(directory, n))]
+    shards = tuple(np.load(_pixels_path(directory, n), mmap_mode="r") for n in numbers)
+    return Pictures(shards, tuple(facts))
+
+
+def picture(seed: int, index: int) -> tuple[Pixels, Facts]:
+    """One training picture and what is in it."""
+    rng = np.random.default_rng([seed, index, 0x5EED])
+    if rng.random() < NOTHING_SHARE:
+        return _nothing(rng, seed, index), Facts(NOTHING)
+    product = str(rng.choice(synloco.PRODUCTS))
+    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
+    sample = synloco.sample(product, seed, index, "train", size, kind)
+    return resize(sample.photo.image), facts_of(sample)
+
+
+def facts_of(sample: Any) -> Facts:
+    """Facts of a SynLOCO sample, with every class of its product listed."""
+    places: dict[str, list[str]] = {noun: [] for noun in synloco.classes(sample.plan.product)}
+    for part in sample.photo.parts:
+        places[part.cls].append(part.cell)
+    return Facts(sample.plan.product, places, dict(sample.photo.attributes))
+
+
+def resize(image: Pixels) -> Pixels:
+    """The picture at the model's input size, resized as the reasoner does."""
+    if image.shape[0] == IMAGE_SIZE:
+        return image
+    resized = Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def _nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
+    """A wall, noise, darkness, or a product blurred beyond recognition."""
+    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
+    kind = int(rng.integers(5))
+    if kind == 0:
+        level = rng.uniform(0, 255, 3) + rng.normal(0, rng.uniform(0, 10), shape)
+        return level.clip(0, 255).astype(np.uint8)
+    if kind == 1:
+        coarse = rng.integers(0, 256, (int(rng.integers(2, 60)),) * 2 + (3,), dtype=np.uint8)
+        return resize(coarse)
+    if kind == 2:
+        ramp = np.linspace(0, 1, IMAGE_SIZE)[:, None, None] * rng.uniform(-80, 80, 3)
+        level = rng.uniform(60, 200, 3) + ramp + rng.normal(0, rng.uniform(1, 12), shape)
+        return np.rot90(level, int(rng.integers(4))).clip(0, 255).astype(np.uint8)
+    product = str(rng.choice(synloco.PRODUCTS))
+    image = synloco.sample(product, seed, index, "train", IMAGE_SIZE, "varied").photo.image
+    if kind == 3:
+        blur = ImageFilter.GaussianBlur(float(rng.uniform(14, 30)))
+        return np.asarray(Image.fromarray(image).filter(blur))
+    dark = image * rng.uniform(0.0, 0.05) + rng.normal(0, rng.uniform(1, 6), shape)
+    return dark.clip(0, 255).astype(np.uint8)
+
+
+def _write_shard(directory: Path, number: int, seed: int) -> None:
+    pixels = np.empty((SHARD, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    lines = []
+    for row in range(SHARD):
+        pixels[row], facts = picture(seed, number * SHARD + row)
+        lines.append(json.dumps([facts.product, facts.places, facts.attributes]))
+    part = _pixels_path(directory, number).with_suffix(".part.npy")
+    np.save(part, pixels)
+    part.replace(_pixels_path(directory, number))
+    text = _facts_path(directory, number).with_suffix(".part")
+    text.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    text.replace(_facts_path(directory, number))
+
+
+def _read_facts(path: Path) -> Iterator[Facts]:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        yield Facts(*json.loads(line))
+
+
+def _pixels_path(directory: Path, number: int) -> Path:
+    return directory / f"pixels-{number:03d}.npy"
+
+
+def _facts_path(directory: Path, number: int) -> Path:
+    return directory / f"facts-{number:03d}.jsonl"

@@ -1,0 +1,217 @@
+"""Dense pretraining of the vision tower: which object is where, in every cell at once.
+
+The text loss hardly reaches a tower that starts from nothing: counting stays at chance after a
+hundred thousand samples. Labels for each of 49 cells, and counts for the whole, teach it in
+minutes. The heads are kept as the second witness (`lad_agent.reasoners.witness`).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from lad_agent.cells import CELLS
+from lad_agent.rationale import Facts
+from lad_agent.reasoners.witness import MOST, ObjectHead, Vocabulary
+from lad_agent.training import synloco
+from lad_agent.training.pocket import vocabulary
+from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.vision import visual_tokens
+
+IGNORE = -100
+WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIBUTES)
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Optimisation of the tower; steps are of `batch` pictures."""
+
+    steps: int = 2400
+    batch: int = 32
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    decay_share: float = 0.4
+    seed: int = 0
+    save_every: int = 200
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labels of n pictures: cells [n, 49, nouns, 2] in {0, 1}, classes elsewhere, -100 unknown."""
+
+    cells: Tensor
+    product: Tensor
+    counts: Tensor
+    attributes: Tensor
+
+    def take(self, rows: Tensor) -> "Targets":
+        """The labels of some pictures."""
+        return Targets(
+            self.cells[rows], self.product[rows], self.counts[rows], self.attributes[rows]
+        )
+
+
+def targets(facts: Sequence[Facts]) -> Targets:
+    """Labels for `facts`; counts and attributes of other products' nouns are unknown."""
+    cells = torch.zeros(len(facts), len(CELLS), len(WORDS.nouns), 2, dtype=torch.uint8)
+    product = torch.zeros(len(facts), dtype=torch.long)
+    counts = torch.full((len(facts), len(WORDS.nouns)), IGNORE)
+    attributes = torch.full((len(facts), len(WORDS.attributes)), IGNORE)
+    names = list(WORDS.attributes)
+    for row, fact in enumerate(facts):
+        product[row] = WORDS.products.index(fact.product)
+        for noun, places in fact.places.items():
+            column = WORDS.nouns.index(noun)
+            counts[row, column] = min(len(places), MOST)
+            for cell in set(places):
+                at = CELLS.index(cell)
+                cells[row, at, column, 0] = 1
+                cells[row, at, column, 1] = places.count(cell) > 1
+        for name, value in fact.attributes.items():
+            attributes[row, names.index(name)] = WORDS.attributes[name].index(value)
+    return Targets(cells, product, counts, attributes)
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    pictures: Pictures,
+    config: DenseConfig,
+    checkpoint: Path,
+    log: Callable[[Mapping[str, float]], None],
+) -> ObjectHead:
+    """Train tower and heads; go on from `checkpoint` where it exists. Returns the heads.
+
+    The pictures of a step depend on seed and step alone, so a resumed run sees the same ones.
+    """
+    torch.manual_seed(config.seed)
+    head = ObjectHead(model.config.text_config.hidden_size, WORDS)
+    tower = model.model.visual
+    optimizer = _optimizer(tower, head, config)
+    done = _resume(checkpoint, tower, head, optimizer)
+    labels = targets(pictures.facts)
+    started = time.monotonic()
+    for step in range(done, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config)
+        rng = np.random.default_rng([config.seed, step])
+        rows = rng.integers(0, len(pictures), config.batch)
+        features = visual_tokens(model, pictures.take(rows))
+        parts = losses(head, features, labels.take(torch.from_numpy(rows)))
+        loss = sum(parts.values(), torch.zeros(()))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 1.0)
+        optimizer.step()
+        if step % 20 == 0:
+            values = {name: part.item() for name, part in parts.items()}
+            log({"step": step, **values, "seconds": time.monotonic() - started})
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            _save(checkpoint, tower, head, optimizer, step + 1)
+    return head
+
+
+def losses(head: ObjectHead, features: Tensor, labels: Targets) -> dict[str, Tensor]:
+    """Cross-entropies of one batch: cells, position, product, counts, attributes."""
+    mean = features.mean(1)
+    cells = head.cells(features).unflatten(-1, (-1, 2))
+    position = head.position(features).flatten(0, 1)
+    counts = head.counts(mean).unflatten(-1, (-1, MOST + 1)).flatten(0, 1)
+    split = head.attributes(mean).split([len(v) for v in WORDS.attributes.values()], -1)
+    attributes = [
+        functional.cross_entropy(logits, labels.attributes[:, column], ignore_index=IGNORE)
+        for column, logits in enumerate(split)
+        if (labels.attributes[:, column] != IGNORE).any()
+    ]
+    places = torch.arange(len(CELLS)).repeat(len(features))
+    return {
+        "cells": 0.15
+        * functional.binary_cross_entropy_with_logits(cells, labels.cells.float(), reduction="sum")
+        / len(features),
+        "position": 0.1 * functional.cross_entropy(position, places),
+        "product": 0.3 * functional.cross_entropy(head.product(mean), labels.product),
+        "counts": functional.cross_entropy(counts, labels.counts.flatten(), ignore_index=IGNORE),
+        "attributes": torch.stack(attributes).mean() if attributes else torch.zeros(()),
+    }
+
+
+@torch.inference_mode()
+def measure(
+    model: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, pictures: Pictures, limit: int
+) -> dict[str, float]:
+    """Share of pictures of each product read wholly right by the heads: counts and attributes."""
+    right: dict[str, list[bool]] = {}
+    nouns = {product: synloco.classes(product) for product in synloco.PRODUCTS}
+    for start in range(0, min(limit, len(pictures)), 100):
+        rows = np.arange(start, min(start + 100, limit, len(pictures)))
+        seen = head.read(visual_tokens(model, pictures.take(rows)), nouns)
+        for row, own in zip(rows.tolist(), seen, strict=True):
+            fact = pictures.facts[row]
+            same = own.product == fact.product and all(
+                len(own.places[noun]) == len(fact.places[noun]) for noun in fact.places
+            )
+            same = same and all(own.attributes[k] == v for k, v in fact.attributes.items())
+            right.setdefault(fact.product, []).append(same)
+    return {product: float(np.mean(values)) for product, values in sorted(right.items())}
+
+
+def schedule(step: int, config: DenseConfig) -> float:
+    """Linear warm-up, then constant, then linear decay to 2% in the last `decay_share`."""
+    warm = min(1.0, (step + 1) / config.warmup)
+    left = (config.steps - step) / (config.steps * config.decay_share)
+    return warm * min(1.0, max(0.02, left))
+
+
+def _optimizer(
+    tower: torch.nn.Module, head: ObjectHead, config: DenseConfig
+) -> torch.optim.Optimizer:
+    parameters = [*tower.parameters(), *head.parameters()]
+    return torch.optim.AdamW(
+        parameters, lr=config.learning_rate, weight_decay=0.01, betas=(0.9, 0.98), foreach=True
+    )
+
+
+def _save(
+    path: Path,
+    tower: torch.nn.Module,
+    head: ObjectHead,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    tensors = {f"tower.{name}": value for name, value in tower.state_dict().items()}
+    tensors |= {f"head.{name}": value for name, value in head.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    tensors["step"] = torch.tensor(step)
+    part = path.with_suffix(".part")
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, part)
+    part.replace(path)
+
+
+def _resume(
+    path: Path, tower: torch.nn.Module, head: ObjectHead, optimizer: torch.optim.Optimizer
+) -> int:
+    if not path.exists():
+        return 0
+    tensors = load_file(path)
+    tower.load_state_dict(_under(tensors, "tower."))
+    head.load_state_dict(_under(tensors, "head."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _under(tensors, "optimizer.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({**whole, "state": state})
+    return int(tensors["step"])
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+

@@ -1,0 +1,116 @@
+"""Rules for training: in random order, with values that the picture does not give away.
+
+A model that always meets rules which agree with the picture lists what the rules say. So half the
+rules of half the prompts are drawn without a look at the picture, from all that the form allows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lad_agent import rationale
+from lad_agent.rationale import Count, Equal, Facts, Fit, Form, Value
+from lad_agent.recipe import Rule
+from lad_agent.training import synloco
+from lad_agent.training.pocket.vocabulary import ATTRIBUTES
+
+MOST_WANTED = 6
+ALL_TRUE, ONE_OFF = 0.2, 0.3
+"""Shares of prompts whose rules all hold, and all but one or two; in the rest each is a coin."""
+
+
+def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]]:
+    """Product and rules of a prompt about a picture; 5% are prompts of another product."""
+    product = facts.product
+    if product not in synloco.PRODUCTS or rng.random() < 0.05:
+        product = str(rng.choice(synloco.PRODUCTS))
+    forms = [form for form in map(rationale.read_rule, _texts(product)) if form is not None]
+    order = rng.permutation(len(forms))
+    if rng.random() < 0.5:
+        order = np.sort(order)
+    if rng.random() < 0.3:
+        order = order[: int(rng.integers(1, len(order) + 1))]
+    kept = [forms[i] for i in order]
+    true = _which_hold(rng, len(kept))
+    chosen = [
+        _holding(form, facts, rng) if holds else _drawn(form, facts, rng)
+        for form, holds in zip(kept, true, strict=True)
+    ]
+    return product, [
+        Rule(id=f"R{n}", text=rationale.write_rule(form)) for n, form in enumerate(chosen, 1)
+    ]
+
+
+def shipped(product: str) -> list[Rule]:
+    """The rules of the product's shipped recipe."""
+    return [Rule(id=rule_id, text=text) for rule_id, text in synloco.rules(product)]
+
+
+def subjects(product: str) -> list[str]:
+    """What captions tell of a product's pictures: the nouns of its rules, then its attributes."""
+    forms = [rationale.read_rule(text) for text in _texts(product)]
+    nouns = [
+        noun
+        for noun in synloco.classes(product)
+        if any(isinstance(f, Count) and rationale.same_noun(f.noun, noun) for f in forms)
+    ]
+    return [*nouns, *synloco.attributes(product)]
+
+
+def _texts(product: str) -> list[str]:
+    return [text for _, text in synloco.rules(product)]
+
+
+def _which_hold(rng: np.random.Generator, count: int) -> Sequence[bool]:
+    draw = rng.random()
+    if draw < ALL_TRUE:
+        return [True] * count
+    if draw < ALL_TRUE + ONE_OFF:
+        wrong = rng.choice(count, size=min(count, int(rng.integers(1, 3))), replace=False)
+        return [i not in wrong for i in range(count)]
+    return (rng.random(count) < 0.5).tolist()
+
+
+def _holding(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
+    match form:
+        case Count(noun, _):
+            return Count(noun, len(facts.places.get(noun, ())))
+        case Value(subject, value):
+            return Value(subject, facts.attributes.get(subject, value))
+        case Fit(subject, other, pairs):
+            seen = facts.attributes.get(subject)
+            key = facts.attributes.get(other)
+            values = [value for value, _ in pairs]
+            if seen not in values or key not in [k for _, k in pairs]:
+                return _shuffled(form, rng)
+            rest = [value for value in values if value != seen]
+            rng.shuffle(rest)
+            fitting = [(seen if k == key else rest.pop(), k) for _, k in pairs]
+            return Fit(subject, other, tuple(fitting))
+        case Equal():
+            return form
+
+
+def _drawn(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
+    match form:
+        case Count(noun, _):
+            true = len(facts.places.get(noun, ()))
+            return Count(noun, int(rng.choice([n for n in range(MOST_WANTED + 1) if n != true])))
+        case Value(subject, _):
+            values = [v for v in ATTRIBUTES[subject] if v != rationale.NOTHING]
+            others = [v for v in values if v != facts.attributes.get(subject)]
+            return Value(subject, str(rng.choice(others or values)))
+        case Fit():
+            return _shuffled(form, rng)
+        case Equal():
+            return form
+
+
+def _shuffled(form: Fit, rng: np.random.Generator) -> Fit:
+    values = [value for value, _ in form.pairs]
+    rng.shuffle(values)
+    return Fit(
+        form.subject,
+        form.other,
+        tuple((value, key) for value, (_, key) in zip(values, form.pairs, strict=True)),
+    )

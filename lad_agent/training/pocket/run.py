@@ -1,0 +1,299 @@
+"""`lad-agent train pocket`: from nothing but SynLOCO to a model folder that `inspect` uses.
+
+Each stage leaves its result in the run folder and is skipped when it is there: stopped at any
+moment, the same command goes on. The folder `model` inside is the model: copy it, or name it with
+`inspect --reasoner`.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+
+from lad_agent.errors import UsageError
+from lad_agent.reasoners.witness import ObjectHead
+from lad_agent.training import synloco
+from lad_agent.training.pocket import architecture, data, dense, sft
+from lad_agent.training.pocket.dense import DenseConfig
+from lad_agent.training.pocket.sft import SftConfig
+
+REFERENCES = 32
+"""Normal pictures of each product that serve as references in training."""
+
+
+@dataclass(frozen=True)
+class PocketConfig:
+    """The whole recipe of the pocket model."""
+
+    width: int = 192
+    layers: int = 4
+    seed: int = 20
+    dense_pictures: int = 40_000
+    sft_pictures: int = 14_000
+    validation_pictures: int = 1_000
+    dense: DenseConfig = field(default_factory=DenseConfig)
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=700))
+    rules: SftConfig = field(
+        default_factory=lambda: SftConfig("rules", steps=1300, learning_rate=1e-3)
+    )
+
+
+Say = Callable[[str], None]
+
+
+def train_pocket(
+    out: Path, config: PocketConfig | None = None, *, threads: int | None = None, say: Say = print
+) -> Path:
+    """Train the pocket model into `out`; returns the model folder.
+
+    Raises:
+        UsageError: `out` holds a run of another configuration.
+    """
+    config = config or PocketConfig()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    workers = threads or os.cpu_count() or 1
+    _own(out, config)
+    clock = _Clock(out, say)
+    total = config.dense_pictures + config.sft_pictures
+    with clock.stage("pictures"):
+        data.make(out / "pictures", total, config.seed, workers, _shards(say, "pictures"))
+        data.make(
+            out / "validation",
+            config.validation_pictures,
+            config.seed + 1,
+            workers,
+            _shards(say, "validation pictures"),
+        )
+    pictures = data.load(out / "pictures", total)
+    validation = data.load(out / "validation", config.validation_pictures)
+    processor = architecture.processor()
+    net = architecture.model(
+        processor.tokenizer, seed=config.seed, width=config.width, layers=config.layers
+    )
+    with clock.stage("dense"):
+        head = dense.train(
+            net,
+            data.Pictures(
+                pictures.shards[: config.dense_pictures // data.SHARD],
+                pictures.facts[: config.dense_pictures],
+            ),
+            config.dense,
+            out / "dense.safetensors",
+            clock.log("dense"),
+        )
+        read = dense.measure(net, head, validation, len(validation))
+        say(f"dense: pictures read wholly right by the head: {_shares(read)}")
+        clock.result("head_reads", read)
+    with clock.stage("features"):
+        queries = _features(out / "features.safetensors", net, pictures, config)
+        references = _references(net, config.seed + 2)
+    for stage in (config.captions, config.rules):
+        folder, kept = out / stage.stage, out / f"{stage.stage}.safetensors"
+        with clock.stage(stage.stage):
+            if kept.exists():
+                _load_language(net, kept)
+                continue
+            log = clock.log(stage.stage)
+            sft.train(net, processor, queries, references, stage, folder, [_Lines(log)])
+            _save_language(net, kept)
+    return export(out, net, processor, head, config, clock.seconds())
+
+
+def export(
+    out: Path,
+    net: Qwen2_5_VLForConditionalGeneration,
+    processor: Any,
+    head: ObjectHead,
+    config: PocketConfig,
+    seconds: Mapping[str, float],
+) -> Path:
+    """Write the model folder: weights, processor, witness and `model_card.json`."""
+    folder = out / "model"
+    net.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    save_file(
+        {name: value.contiguous() for name, value in head.state_dict().items()},
+        folder / "witness.safetensors",
+    )
+    words = head.words
+    described = {
+        "width": config.width,
+        "products": words.products,
+        "nouns": words.nouns,
+        "attributes": words.attributes,
+        "product_nouns": {p: synloco.classes(p) for p in synloco.PRODUCTS},
+    }
+    (folder / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    last = {entry["stage"]: entry for entry in metrics if "step" in entry}
+    card = {
+        "name": "pocket",
+        "architecture": "Qwen2_5_VLForConditionalGeneration",
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "products": list(synloco.PRODUCTS),
+        "image_size": architecture.IMAGE_SIZE,
+        "made_by": f"lad-agent train pocket --seed {config.seed}",
+        "data": "SynLOCO, and nothing else",
+        "configuration": asdict(config),
+        "seconds": dict(seconds),
+        "last_losses": last,
+        "head_reads": next((e["head_reads"] for e in metrics if "head_reads" in e), {}),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+    (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def _own(out: Path, config: PocketConfig) -> None:
+    """Bind the folder to this configuration, or refuse."""
+    out.mkdir(parents=True, exist_ok=True)
+    written, wanted = out / "config.json", json.dumps(asdict(config), indent=1)
+    if written.exists() and written.read_text(encoding="utf-8") != wanted:
+        raise UsageError(
+            f"{out} holds a run of another configuration; give --out a new folder to start anew"
+        )
+    written.write_text(wanted, encoding="utf-8")
+
+
+def _features(
+    path: Path,
+    net: Qwen2_5_VLForConditionalGeneration,
+    pictures: data.Pictures,
+    config: PocketConfig,
+) -> sft.Features:
+    first = config.dense_pictures
+    facts = pictures.facts[first:]
+    if not path.exists():
+        rest = data.Pictures(pictures.shards[first // data.SHARD :], facts)
+        part = path.with_suffix(".part")
+        save_file({"tokens": sft.features(net, rest).tokens}, part)
+        part.replace(path)
+    return sft.Features(load_file(path)["tokens"], facts)
+
+
+def _references(net: Qwen2_5_VLForConditionalGeneration, seed: int) -> dict[str, Tensor]:
+    out = {}
+    for product in synloco.PRODUCTS:
+        images = [
+            synloco.sample(product, seed, index, "train", architecture.IMAGE_SIZE, "normal")
+            for index in range(REFERENCES)
+        ]
+        pixels = np.stack([image.photo.image for image in images])
+        facts = tuple(data.facts_of(image) for image in images)
+        out[product] = sft.features(net, data.Pictures((pixels,), facts)).tokens
+    return out
+
+
+def _language(net: Qwen2_5_VLForConditionalGeneration) -> torch.nn.Module:
+    module: torch.nn.Module = net.model.language_model
+    return module
+
+
+def _save_language(net: Qwen2_5_VLForConditionalGeneration, path: Path) -> None:
+    state = {name: value.contiguous() for name, value in _language(net).state_dict().items()}
+    part = path.with_suffix(".part")
+    save_file(state, part)
+    part.replace(path)
+
+
+def _load_language(net: Qwen2_5_VLForConditionalGeneration, path: Path) -> None:
+    _language(net).load_state_dict(load_file(path))
+
+
+def _shards(say: Say, what: str) -> Callable[[int, int], None]:
+    def progress(done: int, total: int) -> None:
+        say(f"{what}: {done} of {total} shards of {data.SHARD}")
+
+    return progress
+
+
+def _shares(read: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.3f}" for name, share in read.items())
+
+
+class _Lines(TrainerCallback):  # type: ignore[misc]
+    """Hands the trainer's log entries on."""
+
+    def __init__(self, log: Callable[[Mapping[str, float]], None]) -> None:
+        self.entry = log
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            keep = ("loss", "learning_rate", "mean_token_accuracy", "grad_norm")
+            self.entry({"step": state.global_step, **{k: float(logs[k]) for k in keep if k in logs}})
+
+
+class _Clock:
+    """Seconds a stage over all sessions, and the run's `metrics.jsonl`."""
+
+    def __init__(self, out: Path, say: Say) -> None:
+        self.path, self.say = out / "metrics.jsonl", say
+        self.path.touch()
+
+    def stage(self, name: str) -> "_Stage":
+        return _Stage(self, name)
+
+    def log(self, stage: str) -> Callable[[Mapping[str, float]], None]:
+        def entry(values: Mapping[str, float]) -> None:
+            self.write({"stage": stage, **values})
+            told = " ".join(f"{k} {v:.4g}" for k, v in values.items())
+            self.say(f"{stage}: {told}")
+
+        return entry
+
+    def result(self, name: str, value: object) -> None:
+        self.write({name: value})
+
+    def write(self, entry: Mapping[str, object]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def seconds(self) -> dict[str, float]:
+        spent: dict[str, float] = {}
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            if "spent" in entry:
+                spent[entry["name"]] = spent.get(entry["name"], 0.0) + entry["spent"]
+        return {name: round(value, 1) for name, value in spent.items()}
+
+
+class _Stage:
+    def __init__(self, clock: _Clock, name: str) -> None:
+        self.clock, self.name = clock, name
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+        self.clock.say(f"{self.name}: starts")
+
+    def __exit__(self, *exception: object) -> None:
+        spent = time.monotonic() - self.started
+        self.clock.write({"name": self.name, "spent": spent})
+        self.clock.say(f"{self.name}: {spent:.0f} s")
+
+
+def shortened(steps: int) -> PocketConfig:
+    """A run of a few steps that goes through every stage: for tests and dry runs."""
+    config = PocketConfig(dense_pictures=1000, sft_pictures=1000, validation_pictures=1000)
+    return replace(
+        config,
+        dense=replace(config.dense, steps=steps, batch=8),
+        captions=replace(config.captions, steps=steps, batch=8, warmup=1),
+        rules=replace(config.rules, steps=steps, batch=8, warmup=1),
+    )

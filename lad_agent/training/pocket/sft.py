@@ -1,0 +1,239 @@
+"""Supervised fine-tuning of the language model on the frozen tower's tokens, with TRL.
+
+Two stages. Captions: list what is in one picture, with no rules to copy from, until the listing is
+as good as the tower's own head. Rules: the very messages of an inspection, reference and all, with
+rules independent of the picture. The tower's tokens are computed once a picture and handed to the
+model as `mm_encoder_outputs`; everything else is what serving does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from lad_agent import protocol, rationale
+from lad_agent.cells import CELLS
+from lad_agent.rationale import NOTHING, Facts
+from lad_agent.training.pocket import rules
+from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
+from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.vision import visual_tokens
+
+IGNORE = -100
+Stage = Literal["captions", "rules"]
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """Optimisation of the language model; steps are of `batch` prompts."""
+
+    stage: Stage
+    steps: int
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    warmup: int = 100
+    decay_share: float = 0.3
+    seed: int = 0
+    save_every: int = 200
+
+
+@dataclass(frozen=True)
+class Features:
+    """Visual tokens of pictures, float16 [n, 49, width], with what is in them."""
+
+    tokens: Tensor
+    facts: tuple[Facts, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training text: prompt, completion and the visual tokens of its images, in order."""
+
+    prompt: str
+    completion: str
+    images: tuple[Tensor, ...]
+
+
+@torch.inference_mode()
+def features(model: Qwen2_5_VLForConditionalGeneration, pictures: Pictures) -> Features:
+    """The tower's tokens of all pictures, computed once."""
+    parts = []
+    for start in range(0, len(pictures), 64):
+        rows = np.arange(start, min(start + 64, len(pictures)))
+        parts.append(visual_tokens(model, pictures.take(rows)).to(torch.float16))
+    return Features(torch.cat(parts), pictures.facts)
+
+
+def sample(
+    rng: np.random.Generator,
+    row: int,
+    stage: Stage,
+    queries: Features,
+    references: dict[str, Tensor],
+    processor: Any,
+) -> Sample:
+    """The text of one picture, drawn anew each time it comes up."""
+    facts, query = queries.facts[row], queries.tokens[row]
+    if stage == "captions":
+        names = rules.subjects(facts.product) if facts.product != NOTHING else ["washers"]
+        names = [names[i] for i in rng.permutation(len(names))] if rng.random() < 0.5 else names
+        if rng.random() < 0.5:
+            names = names[: int(rng.integers(1, len(names) + 1))]
+        messages = protocol.caption_messages(names)
+        completion = protocol.caption_text(caption(facts, names))
+        images: tuple[Tensor, ...] = (query,)
+    else:
+        product, chosen = rules.for_picture(rng, facts)
+        statements = rationale.clauses(product, chosen, facts)
+        anomalous = any(not statement.ok for statement in statements)
+        if rng.random() < 0.03:
+            product, chosen, anomalous = facts.product, [], False
+            product = product if product != NOTHING else "screw_bag"
+            statements = [rationale.product_clause(facts.product, product)]
+            anomalous = not statements[0].ok
+        messages = protocol.messages(product, chosen)
+        completion = protocol.answer_text(rationale.write(statements), anomalous)
+        pool = references[product]
+        images = (pool[int(rng.integers(len(pool)))], query)
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return Sample(prompt, completion, images)
+
+
+def caption(facts: Facts, names: Sequence[str]) -> str:
+    """What is seen of `names`: `product: screw bag; washers at B2, D4: 2; nuts: 0; icon: cherry`."""
+    out = [f"product: {facts.product.replace('_', ' ')}"]
+    if facts.product == NOTHING:
+        return out[0]
+    for name in names:
+        if name in facts.places:
+            cells = sorted(facts.places[name], key=CELLS.index)
+            at = f" at {', '.join(cells)}" if cells else ""
+            out.append(f"{name}{at}: {len(cells)}")
+        else:
+            out.append(f"{name}: {facts.attributes[name]}")
+    return "; ".join(out)
+
+
+class Collator:
+    """From picture numbers to a batch: texts drawn by (seed, position), right-padded."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        queries: Features,
+        references: dict[str, Tensor],
+        processor: Any,
+        seed: int,
+    ) -> None:
+        self.stage: Stage = stage
+        self.queries, self.references = queries, references
+        self.processor, self.seed = processor, seed
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
+        samples = []
+        for row in rows:
+            rng = np.random.default_rng([self.seed, row["position"]])
+            samples.append(
+                sample(
+                    rng, row["picture"], self.stage, self.queries, self.references, self.processor
+                )
+            )
+        return collate(samples, self.processor.tokenizer)
+
+
+def collate(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Token ids, labels on completions alone, and the visual tokens in the model's own form."""
+    image = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    wide = "<|image_pad|>" * TOKENS
+    prompts = tokenizer(
+        [s.prompt.replace("<|image_pad|>", wide) for s in samples], add_special_tokens=False
+    )["input_ids"]
+    answers = tokenizer([s.completion for s in samples], add_special_tokens=False)["input_ids"]
+    texts = [p + a + [end] for p, a in zip(prompts, answers, strict=True)]
+    longest = max(map(len, texts))
+    ids = torch.full((len(texts), longest), pad)
+    labels = torch.full((len(texts), longest), IGNORE)
+    mask = torch.zeros(len(texts), longest, dtype=torch.long)
+    for row, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+        ids[row, : len(text)] = torch.tensor(text)
+        labels[row, len(prompt) : len(text)] = torch.tensor(text[len(prompt) :])
+        mask[row, : len(text)] = 1
+    seen = tuple(tokens.to(torch.float32) for s in samples for tokens in s.images)
+    grid = torch.tensor([[1, PATCHES_A_SIDE, PATCHES_A_SIDE]]).repeat(len(seen), 1)
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "mm_token_type_ids": (ids == image).long(),
+        "image_grid_thw": grid,
+        "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=seen)},
+    }
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Any,
+    queries: Features,
+    references: dict[str, Tensor],
+    config: SftConfig,
+    directory: Path,
+    callbacks: Sequence[Any] = (),
+) -> list[dict[str, float]]:
+    """Run one stage with TRL's SFTTrainer; goes on from the last checkpoint in `directory`.
+
+    Returns the trainer's log. The tower's parameters are left as they are.
+    """
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig as TrlConfig
+    from trl import SFTTrainer
+
+    for parameter in model.model.visual.parameters():
+        parameter.requires_grad_(False)
+    order = np.random.default_rng([config.seed, 1]).integers(
+        0, len(queries.facts), config.steps * config.batch
+    )
+    rows = Dataset.from_dict({"position": list(range(len(order))), "picture": order.tolist()})
+    arguments = TrlConfig(
+        output_dir=str(directory),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        warmup_steps=config.warmup,
+        lr_scheduler_kwargs={"num_decay_steps": int(config.steps * config.decay_share)},
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        seed=config.seed,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,
+        gradient_checkpointing=False,
+        max_length=None,
+        report_to="none",
+        logging_steps=20,
+        save_strategy="steps",
+        save_steps=config.save_every,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        disable_tqdm=True,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        processing_class=processor,
+        data_collator=Collator(config.stage, queries, references, processor, config.seed),
+        callbacks=list(callbacks),
+    )
+    last = get_last_checkpoint(str(directory)) if directory.exists() else None
+    trainer.train(resume_from_checkpoint=last)
+    return list(trainer.state.log_history)

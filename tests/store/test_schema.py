@@ -1,0 +1,83 @@
+"""The schema: migrated and fresh are the same, and only one module speaks SQLite."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+import lad_agent.store
+from lad_agent.errors import StoreSchema
+from lad_agent.store import AuditStore, open_store, schema
+from lad_agent.store.models import SCHEMA_VERSION, Base
+from lad_agent.store.sqlite import TRIGGERS
+
+
+def test_migrated_and_fresh_are_the_same(store: AuditStore, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh.db"
+    engine = create_engine(f"sqlite:///{fresh}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    migrated = _objects(store.file)
+    del migrated["table", "alembic_version"]
+    assert migrated == _objects(fresh)
+    assert {name for kind, name in migrated if kind == "trigger"} == set(TRIGGERS)
+
+
+def test_alembic_finds_nothing_to_do(store: AuditStore) -> None:
+    with store._connection() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_the_newest_migration_is_the_version_of_the_tables(store: AuditStore) -> None:
+    config = Config()
+    config.set_main_option("script_location", "lad_agent.store:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_VERSION]
+    assert store.schema_version == SCHEMA_VERSION
+
+
+def test_a_store_is_durable_and_strict(store: AuditStore) -> None:
+    with store._connection() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_an_older_store_is_refused_with_the_remedy(
+    store: AuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", "9999")
+    with pytest.raises(StoreSchema, match="older version.*lad-agent store migrate"):
+        open_store(store.file)
+
+
+def test_every_table_has_postgresql_ddl() -> None:
+    dialect = postgresql.dialect()
+    for table in Base.metadata.sorted_tables:
+        assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
+        for index in table.indexes:
+            assert "CREATE INDEX" in str(CreateIndex(index).compile(dialect=dialect))
+
+
+def test_only_one_module_speaks_sqlite() -> None:
+    spoken = re.compile(
+        r"PRAGMA|exec_driver_sql|import sqlite3|dialects\.sqlite|AUTOINCREMENT|BEGIN|RAISE\("
+    )
+    root = Path(lad_agent.store.__file__).parent
+    speaks = [path.name for path in root.rglob("*.py") if spoken.search(path.read_text())]
+    assert speaks == ["sqlite.py"]
+
+
+def _objects(file: Path) -> dict[tuple[str, str], str]:
+    connection = sqlite3.connect(file)
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+    found = {(kind, name): re.sub(r"[\s\"]+", " ", sql) for kind, name, sql in rows}
+    connection.close()
+    return found
