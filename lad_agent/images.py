@@ -19,7 +19,7 @@ from lad_agent.recipe import Recipe, Region
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 """File names that a folder is searched for."""
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 """What is decoded; a closed list, because some of Pillow's formats start other programs."""
 
 MAX_PIXELS = 64_000_000
@@ -95,9 +95,10 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> ReadImage:
 def prepare(image: Image.Image, region: Region, size: int) -> Image.Image:
     """Cut to the region and resize to `size` x `size` (bicubic, antialiased): what is judged."""
     box = _box(image, region)
-    if box == (0, 0, size, size) and image.size == (size, size):
-        return image
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
+    cut = image if box == (0, 0, *image.size) else image.crop(box)
+    if cut.size == (size, size):
+        return cut
+    return cut.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def references(recipe: Recipe) -> tuple[Image.Image, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lad_agent import images, recipe
 from lad_agent.errors import RecipeError, UnreadableInput, UsageError
-from lad_agent.recipe import Recipe
+from lad_agent.recipe import Fault, Recipe
 
 RECIPE_FILE = "recipe.yaml"
 COLUMNS = ("part_id", "image", "recipe")
@@ -68,6 +68,17 @@ def find_recipe(name: str, base: Path) -> Recipe:
     """
     path = base / name if name.endswith((".yaml", ".yml")) else recipe.shipped(name)
     return _load(path)
+
+
+def check_references(path: Path) -> list[Fault]:
+    """Faults of the pictures that the usable recipe at `path` names."""
+    faults = []
+    for picture in recipe.load(path).references:
+        try:
+            images.read(picture)
+        except UnreadableInput as error:
+            faults.append(Fault(_line_of(path, "references"), f"reference {error}"))
+    return faults
 
 
 @dataclass
@@ -166,6 +177,11 @@ def _load(path: Path) -> Recipe:
     except UnreadableInput as error:
         raise RecipeError(f"{path}: reference {error}") from error
     return loaded
+
+
+def _line_of(path: Path, key: str) -> int:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return next((n for n, line in enumerate(lines, 1) if line.startswith(key)), 1)
 
 
 def _nearest(folder: Path) -> Path | None:

@@ -196,7 +196,7 @@ _CELL = r"[A-J]\d{1,2}"
 _CLAUSE = re.compile(
     rf"(?:(?P<rule>R\d{{1,3}}) )?(?P<head>[a-z][a-z0-9 ,-]*?)"
     rf"(?: at (?P<cells>{_CELL}(?:, {_CELL})*))?"
-    r": (?P<observed>[a-z0-9][a-z0-9 -]*?) of (?P<wanted>[a-z0-9][a-z0-9 -]*?) (?P<end>ok|bad)"
+    r": (?P<claim>[A-Za-z0-9][A-Za-z0-9 -]* of [A-Za-z0-9][A-Za-z0-9 -]*) (?P<end>ok|bad)"
 )
 
 
@@ -216,9 +216,7 @@ def read(text: str) -> list[Clause] | None:
             if any(len(pair) != 2 for pair in pairs):
                 return None
             values, head = pairs, pairs[0][0]  # type: ignore[assignment]
-        out.append(
-            Clause(m["rule"], head, cells, values, m["observed"], m["wanted"], m["end"] == "ok")
-        )
+        out.append(Clause(m["rule"], head, cells, values, *_sides(m["claim"]), m["end"] == "ok"))
     return out
 
 
@@ -292,6 +290,13 @@ def _word(anomalous: bool) -> str:
     return "yes" if anomalous else "no"
 
 
+def _sides(claim: str) -> tuple[str, str]:
+    """Observed and wanted of `observed of wanted`; a product's name may hold an `of` itself."""
+    words = claim.split(" of ")
+    pairs = [(" of ".join(words[:n]), " of ".join(words[n:])) for n in range(1, len(words))]
+    return next((pair for pair in pairs if pair[0] == pair[1]), pairs[0])
+
+
 def _product_fault(first: Clause, product: str) -> str | None:
     if first.wanted != product.replace("_", " "):
         return f"the recipe is for {product}, the rationale says {first.wanted}"
@@ -303,13 +308,13 @@ def _product_fault(first: Clause, product: str) -> str | None:
 def _clause_fault(said: Clause, form: Form) -> str | None:
     match form:
         case Count(noun, number):
-            if not same_noun(said.subject, noun):
+            if not same_noun(said.subject, noun) or said.values:
                 return f"the rule is about {noun}, the rationale about {said.subject}"
             if str(len(said.places)) != said.observed:
                 return f"{len(said.places)} places listed, {said.observed} counted"
             wanted = str(number)
         case Value(subject, value):
-            if said.subject != subject:
+            if said.subject != subject or said.values or said.places:
                 return f"the rule is about {subject}, the rationale about {said.subject}"
             wanted = value
         case Fit(subject, other, _) | Equal(subject, other):

@@ -202,7 +202,7 @@ def _read(path: Path) -> tuple[RecipeFile | None, list[Fault]]:
     try:
         content = RecipeFile.model_validate(data)
     except ValidationError as error:
-        faults += [_explain(detail, lines) for detail in error.errors()]
+        faults += [_explain(detail, lines) for detail in error.errors() if not _follows(detail)]
     for index, name in enumerate(content.references if content else ()):
         if not (path.parent / name).is_file():
             faults.append(
@@ -231,6 +231,12 @@ def _walk(node: yaml.Node, at: tuple[str | int, ...], lines: dict[Any, int]) -> 
     return faults
 
 
+def _follows(detail: Any) -> bool:
+    """Whether an error only says that items with errors of their own were not counted."""
+    found = detail["input"]
+    return bool(detail["type"] == "too_short" and isinstance(found, list) and found)
+
+
 def _explain(detail: Any, lines: dict[tuple[str | int, ...], int]) -> Fault:
     at = tuple(detail["loc"])
     line = next((lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in lines), 1)
@@ -243,7 +249,8 @@ def _explain(detail: Any, lines: dict[tuple[str | int, ...], int]) -> Fault:
         case "value_error":
             return Fault(line, f"{name}: {detail['ctx']['error']}")
         case _:
-            return Fault(line, f"{name}: {detail['msg'].lower()} (found {detail['input']!r})")
+            said = detail["msg"][:1].lower() + detail["msg"][1:]
+            return Fault(line, f"{name}: {said} (found {detail['input']!r})")
 
 
 def _keys(at: tuple[str | int, ...]) -> list[str]:

@@ -77,7 +77,8 @@ def _explain(detail: Any, flags: dict[str, Any]) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
         return f"{FILE}: unknown setting {name!r}; {hint}"
     where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"setting {name}"
-    return f"{where}: {detail['msg'].lower()} (found {detail['input']!r})"
+    said = detail["msg"][:1].lower() + detail["msg"][1:]
+    return f"{where}: {said} (found {detail['input']!r})"
 
 
 def _user() -> str:

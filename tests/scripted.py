@@ -3,18 +3,18 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lad_agent import rationale
+from lad_agent.cells import CELLS
 from lad_agent.judgement import Judgement
 from lad_agent.reasoners.base import Drawn, Question, judgement
 
 Script = Callable[[Question], Judgement]
-
-GOOD = "product: screw bag of screw bag ok; R1 washers at B2, D4: 2 of 2 ok"
-BAD = "product: screw bag of screw bag ok; R1 washers at B2: 1 of 2 bad"
 
 RECIPE = """\
 product: {product}
@@ -57,11 +57,15 @@ class Scripted:
 
 
 def good(question: Question) -> Judgement:
-    return _says(question, f"<think>{GOOD}</think><answer>no</answer>", 0.01)
+    """Every rule holds; the rationale says so in the recipe's own terms."""
+    told = rationale.write(_statements(question, holds=True))
+    return _says(question, f"<think>{told}</think><answer>no</answer>", 0.01)
 
 
 def bad(question: Question) -> Judgement:
-    return _says(question, f"<think>{BAD}</think><answer>yes</answer>", 0.99)
+    """The first rule is broken."""
+    told = rationale.write(_statements(question, holds=False))
+    return _says(question, f"<think>{told}</think><answer>yes</answer>", 0.99)
 
 
 def malformed(question: Question) -> Judgement:
@@ -105,6 +109,35 @@ def part(name: str, number: int, size: int = 100) -> Image.Image:
         x, y = rng.integers(0, size - 30, 2)
         pixels[y : y + 25, x : x + 25] = rng.integers(0, 160, 3)
     return Image.fromarray(pixels)
+
+
+def _statements(question: Question, *, holds: bool) -> list[rationale.Clause]:
+    first, *rest = question.recipe.rules
+    facts = _facts([rationale.read_rule(rule.text) for rule in (first, *rest)])
+    if not holds:
+        broken = rationale.read_rule(first.text)
+        assert isinstance(broken, rationale.Count)
+        places = list(CELLS[: broken.number - 1]) if broken.number else ["C3"]
+        facts = replace(facts, places={**facts.places, broken.noun: places})
+    facts = replace(facts, product=question.recipe.product)
+    return rationale.clauses(question.recipe.product, question.recipe.rules, facts)
+
+
+def _facts(forms: list[rationale.Form | None]) -> rationale.Facts:
+    """Facts under which every rule holds."""
+    places: dict[str, list[str]] = {}
+    attributes: dict[str, str] = {}
+    for form in forms:
+        match form:
+            case rationale.Count(noun, number):
+                places[noun] = list(CELLS[:number])
+            case rationale.Value(subject, value):
+                attributes[subject] = value
+            case rationale.Fit(subject, other, pairs):
+                attributes |= {subject: pairs[0][0], other: pairs[0][1]}
+            case rationale.Equal(subject, other):
+                attributes[subject] = attributes.setdefault(other, "2")
+    return rationale.Facts("", places, attributes)
 
 
 def _says(question: Question, text: str, p_yes: float | None) -> Judgement:

@@ -1,14 +1,14 @@
 """The local reasoner: a Qwen2.5-VL folder judged by transformers, many questions at a time."""
 
 import hashlib
-import re
+import sys
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,16 +17,15 @@ from lad_agent.cells import CELLS
 from lad_agent.errors import ModelError
 from lad_agent.judgement import Judgement
 from lad_agent.reasoners import decoding
+from lad_agent.reasoners.answers import AnswerReader
 from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.reasoners.processing import pixels, usable_size
-from lad_agent.reasoners.reading import ends_of, read_drawn
 from lad_agent.reasoners.witness import Witness, load_witness
 from lad_agent.recipe import Recipe, Region
 
 MAX_NEW_TOKENS = 512
 _PROMPTS_KEPT = 16
-_SPELLED = re.compile(r"[^a-z0-9]*(?:yes|no)\s*", re.IGNORECASE)
 
 
 class TransformersReasoner:
@@ -54,10 +53,10 @@ class TransformersReasoner:
         settings = self._checkpoint.model.generation_config
         self._limit = max_new_tokens or settings.max_new_tokens or MAX_NEW_TOKENS
         self._max_batch = max_batch
-        self._tokenizer = self._checkpoint.processor.tokenizer
-        self._stop = _end_tokens(settings.eos_token_id, self._tokenizer.eos_token_id)
-        self._spelled = _spelled_tokens(self._tokenizer)
-        self._pieces: dict[int, str] = {}
+        self._stop = _end_tokens(
+            settings.eos_token_id, self._checkpoint.processor.tokenizer.eos_token_id
+        )
+        self._reader = AnswerReader(self._checkpoint.processor.tokenizer)
         self._prompts: OrderedDict[str, decoding.Prompt] = OrderedDict()
         self._witness = _witness(folder)
         if self._witness is not None:
@@ -84,8 +83,7 @@ class TransformersReasoner:
             UnreadableInput: a recipe's reference image cannot be read.
         """
         judged: dict[int, Judgement] = {}
-        with self._one_at_a_time:
-            torch.set_flush_denormal(True)
+        with self._one_at_a_time, _flushing_denormals():
             for indices in self._batches(questions):
                 batch = [questions[i] for i in indices]
                 judged.update(zip(indices, self._judge(batch), strict=True))
@@ -189,28 +187,23 @@ class TransformersReasoner:
     def _decode(
         self, start: decoding.Prefilled, draws: Sequence[tuple[int, decoding.Uniform]] | None
     ) -> list[Drawn]:
-        watch = torch.tensor(list(self._spelled), device=self._checkpoint.device)
+        spelled = list(self._reader.spelled)
+        watch = torch.tensor(spelled, dtype=torch.long, device=self._checkpoint.device)
         answers = decoding.decode(
             self._checkpoint.model, start, draws, stop=self._stop, limit=self._limit, watch=watch
         )
-        return [self._read(answer) for answer in answers]
+        return [self._reader.read(answer) for answer in answers]
 
-    def _read(self, answer: decoding.Generated) -> Drawn:
-        def alternatives(step: int) -> Mapping[str, float]:
-            return dict(zip(self._spelled.values(), answer.watched(step), strict=True))
 
-        text = self._text(answer.ids)
-        pieces = [self._piece(token) for token in answer.ids]
-        ends = ends_of(pieces, text, lambda n: len(self._text(answer.ids[:n])))
-        return read_drawn(text, ends, answer.logprobs, alternatives, complete=answer.complete)
-
-    def _piece(self, token: int) -> str:
-        if token not in self._pieces:
-            self._pieces[token] = self._text([token])
-        return self._pieces[token]
-
-    def _text(self, ids: list[int]) -> str:
-        return _decode_ids(self._tokenizer, ids)
+@contextmanager
+def _flushing_denormals() -> Iterator[None]:
+    """Denormal numbers make a CPU many times slower; the switch belongs to the thread."""
+    already = sys.float_info.min / 2 == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _uniform(question: Question, fingerprint: str, number: int, step: int) -> float:
@@ -223,19 +216,6 @@ def _uniform(question: Question, fingerprint: str, number: int, step: int) -> fl
 def _end_tokens(configured: int | list[int] | None, eos: int | None) -> frozenset[int]:
     tokens = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in (*tokens, eos) if token is not None)
-
-
-def _spelled_tokens(tokenizer: Any) -> dict[int, str]:
-    """Ids and texts of all tokens that may stand where an answer says yes or no."""
-    likely = [i for word, i in tokenizer.get_vocab().items() if re.search("(?i)yes|no", word)]
-    texts = {i: _decode_ids(tokenizer, [i]) for i in sorted(likely)}
-    return {i: text for i, text in texts.items() if _SPELLED.fullmatch(text)}
-
-
-def _decode_ids(tokenizer: Any, ids: list[int]) -> str:
-    # Special tokens stay visible: an answer that contains one is not well-formed.
-    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return text
 
 
 def _witness(folder: Path) -> Witness | None:

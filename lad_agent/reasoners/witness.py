@@ -36,8 +36,8 @@ class Vocabulary:
 class ObjectHead(nn.Module):
     """Linear heads over merged visual tokens [batch, cells, width].
 
-    `cells` [.., nouns x 2] are logits of at least one and at least two parts of a noun in a cell;
-    `position` [.., cells] names the cell itself; `product`, `counts` [.., nouns x (MOST + 1)] and
+    `cells` [.., nouns x 2] are logits of at least one and at least two parts of a noun in a
+    cell; `position` [.., cells] names the cell itself; `product`, `counts` [.., nouns x (MOST + 1)] and
     `attributes` read the mean token.
     """
 
@@ -48,7 +48,15 @@ class ObjectHead(nn.Module):
         self.position = nn.Linear(width, len(CELLS))
         self.product = nn.Linear(width, len(words.products))
         self.counts = nn.Linear(width, len(words.nouns) * (MOST + 1))
+        self.attention = nn.Linear(width, len(words.attributes))
         self.attributes = nn.Linear(width, sum(len(v) for v in words.attributes.values()))
+
+    def attribute_logits(self, features: Tensor) -> list[Tensor]:
+        """Logits [batch, values] of each attribute, pooled over cells by its own attention."""
+        share = self.attention(features).softmax(1)
+        sizes = [len(values) for values in self.words.attributes.values()]
+        split = self.attributes(features).split(sizes, -1)
+        return [(share[..., column, None] * logits).sum(1) for column, logits in enumerate(split)]
 
     def read(self, features: Tensor, nouns: Mapping[str, Sequence[str]]) -> list[Facts]:
         """What the heads see in each picture; `nouns` maps a product to its nouns.
@@ -59,8 +67,7 @@ class ObjectHead(nn.Module):
         product = self.product(mean).argmax(-1).tolist()
         counts = self.counts(mean).unflatten(-1, (-1, MOST + 1)).argmax(-1).tolist()
         cells = self.cells(features).unflatten(-1, (-1, 2)).sigmoid()
-        split = self.attributes(mean).split([len(v) for v in self.words.attributes.values()], -1)
-        values = [logits.argmax(-1).tolist() for logits in split]
+        values = [logits.argmax(-1).tolist() for logits in self.attribute_logits(features)]
         out = []
         for row, number in enumerate(product):
             name = self.words.products[number]

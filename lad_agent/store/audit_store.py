@@ -85,10 +85,6 @@ class AuditStore:
         """See `operations.take_in`."""
         return self._one(lambda unit: operations.take_in(unit, intake))
 
-    def judged(self, inspection_id: str, judgement: Judgement) -> None:
-        """See `operations.judged`."""
-        self._one(lambda unit: operations.judged(unit, inspection_id, judgement))
-
     def record(self, inspection_id: str, decision: Decision, judgement: Judgement | None) -> None:
         """See `operations.record`."""
         self._one(lambda unit: operations.record(unit, inspection_id, decision, judgement))
@@ -133,7 +129,7 @@ class AuditStore:
         try:
             return kept.keep(Path(intake.image), intake.image_sha256, self.images)
         except OSError as error:
-            raise StoreError(
+            raise StoreReadOnly(
                 f"{self.images}: the image of an escalated part could not be kept "
                 f"({error.strerror}); make room or make the folder writable, then run again"
             ) from error

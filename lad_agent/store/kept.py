@@ -3,8 +3,9 @@
 import hashlib
 import os
 import re
-import tempfile
 from pathlib import Path
+
+import uuid_utils
 
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 
@@ -28,24 +29,32 @@ def keep(image: Path, sha256: str, folder: Path) -> str | None:
         return None
     if hashlib.sha256(content).hexdigest() != sha256:
         return None
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_durably(target.parent)
     _write_durably(target, content)
     return name
 
 
 def _write_durably(target: Path, content: bytes) -> None:
     """Write beside, sync, rename, sync the folder: a crash leaves a whole file or none."""
-    handle, beside = tempfile.mkstemp(dir=target.parent, prefix=".new-")
+    beside = target.with_name(f".new-{uuid_utils.uuid7()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(beside).replace(target)
+        beside.replace(target)
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
     _sync_folder(target.parent)
+
+
+def _make_durably(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_durably(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

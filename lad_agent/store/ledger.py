@@ -218,7 +218,7 @@ def _faults(row: RowMapping, prev_hash: str) -> Iterator[str]:
     names = ("seq", "station", "type", "inspection_id", "at", "actor", "prev_hash")
     wrong = [n for n in names if not isinstance(fields, dict) or fields.get(n) != row[n]]
     if wrong:
-        yield f"{', '.join(wrong)} differ from its canonical form"
+        yield f"not as in its canonical form: {', '.join(wrong)}"
 
 
 def _end_problem(found: tuple[int, str, int] | None, wanted: tuple[int, str, int] | None) -> str:

@@ -159,9 +159,9 @@ class Inspection(Base):
     model: Mapped[str] = mapped_column(ForeignKey(ModelRow.model))
     actor: Mapped[str]
     opened_at: Mapped[str]
-    judgement: Mapped[int | None]
     result: Mapped[str | None]
     reason: Mapped[str | None]
+    detail: Mapped[str | None]
     audit: Mapped[bool]
     final: Mapped[str | None]
     recorded_at: Mapped[str | None]
@@ -169,12 +169,11 @@ class Inspection(Base):
 
 
 class JudgementRow(Base):
-    """One answer of the reasoner; `number` counts them, from 1, where a run was repeated."""
+    """The reasoner's answer; none where it was not asked, or had none."""
 
     __tablename__ = "judgements"
 
     inspection_id: Mapped[str] = mapped_column(ForeignKey(Inspection.id), primary_key=True)
-    number: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[str]
     anomalous: Mapped[bool | None]
     anomaly_score: Mapped[float | None]

@@ -3,7 +3,7 @@
 Every step is safe to repeat: after a crash the same step under the same id changes nothing.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Resul
 from lad_agent.recipe import load
 from lad_agent.store import projections
 from lad_agent.store.ledger import Ledger, Payload
-from lad_agent.store.models import Inspection, JudgementRow, ModelRow, RecipeRow, ReviewRow
+from lad_agent.store.models import Inspection, ModelRow, RecipeRow, ReviewRow
 
 
 @dataclass
@@ -56,17 +56,6 @@ def take_in(unit: Unit, intake: Intake) -> Opened:
         inspection_id=inspection_id,
     )
     return Opened(inspection_id, complete=False, found=False)
-
-
-def judged(unit: Unit, inspection_id: str, judgement: Judgement) -> None:
-    """Note the reasoner's answer; one equal to the last, or after the result, adds nothing.
-
-    Raises:
-        NotFound: no such inspection.
-    """
-    row = _inspection(unit, inspection_id)
-    if row["recorded_at"] is None:
-        _note_judgement(unit, row, judgement)
 
 
 def record(unit: Unit, inspection_id: str, decision: Decision, judgement: Judgement | None) -> None:
@@ -221,30 +210,16 @@ def _known(unit: Unit, column: Any, value: str) -> bool:
 
 def _complete(unit: Unit, row: RowMapping, decision: Decision, judgement: Judgement | None) -> None:
     if judgement is not None:
-        _note_judgement(unit, row, judgement)
+        unit.happened(
+            projections.JUDGED,
+            judgement.model_dump(mode="json"),
+            station=row["station"],
+            actor=row["actor"],
+            inspection_id=row["id"],
+        )
     unit.happened(
         projections.RECORDED,
-        {"result": decision.result, "reason": decision.reason, "audit": decision.audit},
-        station=row["station"],
-        actor=row["actor"],
-        inspection_id=row["id"],
-    )
-
-
-def _note_judgement(unit: Unit, row: RowMapping, judgement: Judgement) -> None:
-    content = judgement.model_dump(mode="json")
-    number = row["judgement"] or 0
-    if number:
-        last = (
-            unit.connection.execute(_JUDGEMENT, {"id": row["id"], "number": number})
-            .mappings()
-            .one()
-        )
-        if all(last[name] == value for name, value in content.items()):
-            return
-    unit.happened(
-        projections.JUDGED,
-        {"number": number + 1, **content},
+        asdict(decision),
         station=row["station"],
         actor=row["actor"],
         inspection_id=row["id"],
@@ -300,7 +275,4 @@ def _inspection(unit: Unit, inspection_id: str) -> RowMapping:
 # Built once: half of a step's time would go into building them again.
 _BY_KEY = select(Inspection.id, Inspection.recorded_at).where(Inspection.key == bindparam("key"))
 _BY_ID = select(Inspection.__table__).where(Inspection.id == bindparam("id"))
-_JUDGEMENT = select(JudgementRow.__table__).where(
-    JudgementRow.inspection_id == bindparam("id"), JudgementRow.number == bindparam("number")
-)
 _REVIEW = select(ReviewRow.__table__).where(ReviewRow.id == bindparam("id"))

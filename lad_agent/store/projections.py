@@ -74,7 +74,6 @@ def _judged(connection: Connection, entry: Entry, payload: Any) -> None:
     connection.execute(
         insert(JudgementRow), {**payload, "inspection_id": entry.inspection_id, "at": entry.at}
     )
-    _change(connection, entry, judgement=payload["number"])
 
 
 def _recorded(connection: Connection, entry: Entry, payload: Any) -> None:

@@ -48,13 +48,17 @@ class ReviewFilter:
 
 @dataclass(frozen=True)
 class Inspected:
-    """An inspection as it stands: `outcome` is None while it is open."""
+    """An inspection as it stands: `outcome` is None while it is open.
+
+    `detail` says in words what the outcome's `reason` names, where there is more to say.
+    """
 
     id: str
     intake: Intake
     opened_at: str
     recorded_at: str | None
     closed_at: str | None
+    detail: str | None
     outcome: Outcome | None
 
 
@@ -80,7 +84,7 @@ class History:
     """All that is known of one inspection; `recipe` is what the recipe said, if it was taken in."""
 
     inspected: Inspected
-    judgements: tuple[Judgement, ...]
+    judgement: Judgement | None
     reviews: tuple[Review, ...]
     recipe: dict[str, Any] | None
     events: tuple[Entry, ...]
@@ -108,19 +112,15 @@ def inspection(session: Session, inspection_id: str) -> Inspected | None:
 
 
 def history(session: Session, inspection_id: str) -> History | None:
-    """The inspection of that id with all its judgements, reviews and events."""
+    """The inspection of that id with its judgement, reviews and events."""
     found = inspection(session, inspection_id)
     if found is None:
         return None
-    judgements = session.scalars(
-        select(JudgementRow)
-        .where(JudgementRow.inspection_id == inspection_id)
-        .order_by(JudgementRow.number)
-    )
+    judgement = session.get(JudgementRow, inspection_id)
     events = ledger.entries(session.connection(), Event.inspection_id == inspection_id)
     return History(
         inspected=found,
-        judgements=tuple(_judgement(row) for row in judgements),
+        judgement=_judgement(judgement) if judgement else None,
         reviews=tuple(_reviews(session, ReviewRow.inspection_id == inspection_id)),
         recipe=session.scalar(
             select(RecipeRow.content).where(RecipeRow.recipe_version == found.intake.recipe_version)
@@ -151,26 +151,19 @@ def review_decision(session: Session, inspection_id: str) -> ReviewDecision | No
 
 def last_attempt(session: Session, intake: Intake) -> int:
     """The highest attempt made at the same image, part, recipe and model; 0 if none."""
-    same = (
-        Inspection.image == intake.image
-        if intake.image_sha256 is None
-        else Inspection.image_sha256 == intake.image_sha256
-    )
     query = select(func.max(Inspection.attempt)).where(
-        same,
         Inspection.part_id == intake.part_id,
+        Inspection.image_sha256.is_not_distinct_from(intake.image_sha256),
         Inspection.recipe_version == intake.recipe_version,
         Inspection.model == intake.model,
     )
+    if intake.image_sha256 is None:
+        query = query.where(Inspection.image == intake.image)
     return session.scalar(query) or 0
 
 
 def _with_judgement() -> Select[Inspection, JudgementRow | None]:
-    joined = select(Inspection, JudgementRow).outerjoin(
-        JudgementRow,
-        (JudgementRow.inspection_id == Inspection.id)
-        & (JudgementRow.number == Inspection.judgement),
-    )
+    joined = select(Inspection, JudgementRow).outerjoin(JudgementRow)
     return cast("Select[Inspection, JudgementRow | None]", joined)
 
 
@@ -237,6 +230,7 @@ def _inspected(row: Inspection, judgement: JudgementRow | None) -> Inspected:
         opened_at=row.opened_at,
         recorded_at=row.recorded_at,
         closed_at=row.closed_at,
+        detail=row.detail,
         outcome=_outcome(row, judgement) if row.recorded_at is not None else None,
     )
 

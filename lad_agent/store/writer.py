@@ -56,10 +56,6 @@ class AsyncStore:
         """See `operations.take_in`."""
         return await self._write(lambda unit: operations.take_in(unit, intake))
 
-    async def judged(self, inspection_id: str, judgement: Judgement) -> None:
-        """See `operations.judged`."""
-        await self._write(lambda unit: operations.judged(unit, inspection_id, judgement))
-
     async def record(
         self, inspection_id: str, decision: Decision, judgement: Judgement | None
     ) -> None:

@@ -39,7 +39,7 @@ async def test_a_good_part_is_recorded_with_its_rationale(bench: Bench) -> None:
 async def test_a_bad_part_names_the_rule_and_the_place(bench: Bench) -> None:
     [done] = (await bench.run(bench.items(1), Scripted(bad))).done
     assert (done.outcome.result, done.outcome.rule) == (Result.NOT_OK, "R1")
-    assert done.outcome.places == ("B2",)
+    assert done.outcome.places == ("A1",)
 
 
 async def test_only_pauses_are_on_disk(bench: Bench) -> None:

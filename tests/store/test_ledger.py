@@ -51,7 +51,7 @@ def test_what_is_written_stays(store: AuditStore, statement: str) -> None:
     store.record(opened.id, OK, judgement())
     before = store.verify_chain()
     connection = sqlite3.connect(store.file)  # another tool, without our pragmas
-    with pytest.raises(sqlite3.IntegrityError, match="append-only|only grow"):
+    with pytest.raises(sqlite3.IntegrityError, match=r"append-only|only grow"):
         connection.execute(statement)
     connection.close()
     assert store.verify_chain() == before
@@ -156,7 +156,7 @@ def test_a_fault_says_where_and_what(store: AuditStore) -> None:
     )
     connection.close()
     assert [str(fault) for fault in store.verify_chain().faults] == [
-        "station 'line-1', event 3: actor differ from its canonical form"
+        "station 'line-1', event 3: not as in its canonical form: actor"
     ]
     assert store.verify_chain("line-2").intact
 

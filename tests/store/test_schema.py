@@ -54,12 +54,12 @@ def test_an_older_store_is_refused_with_the_remedy(
     store: AuditStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "SCHEMA_VERSION", "9999")
-    with pytest.raises(StoreSchema, match="older version.*lad-agent store migrate"):
+    with pytest.raises(StoreSchema, match=r"older version.*lad-agent store migrate"):
         open_store(store.file)
 
 
 def test_every_table_has_postgresql_ddl() -> None:
-    dialect = postgresql.dialect()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     for table in Base.metadata.sorted_tables:
         assert "CREATE TABLE" in str(CreateTable(table).compile(dialect=dialect))
         for index in table.indexes:

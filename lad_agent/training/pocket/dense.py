@@ -33,7 +33,7 @@ WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIB
 class DenseConfig:
     """Optimisation of the tower; steps are of `batch` pictures."""
 
-    steps: int = 2400
+    steps: int = 3400
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -123,10 +123,9 @@ def losses(head: ObjectHead, features: Tensor, labels: Targets) -> dict[str, Ten
     cells = head.cells(features).unflatten(-1, (-1, 2))
     position = head.position(features).flatten(0, 1)
     counts = head.counts(mean).unflatten(-1, (-1, MOST + 1)).flatten(0, 1)
-    split = head.attributes(mean).split([len(v) for v in WORDS.attributes.values()], -1)
     attributes = [
         functional.cross_entropy(logits, labels.attributes[:, column], ignore_index=IGNORE)
-        for column, logits in enumerate(split)
+        for column, logits in enumerate(head.attribute_logits(features))
         if (labels.attributes[:, column] != IGNORE).any()
     ]
     places = torch.arange(len(CELLS)).repeat(len(features))

@@ -16,9 +16,11 @@ def break_edge(
 
     `under` is the board without the thing; the picture changes only where the body is.
     """
-    before = image.copy()
-    mask = sprites.chip(image, under, rng, centre, size)
-    outside = body < 128
-    image[outside] = before[outside]
-    mask[outside] = 0
+    before, outside = image.copy(), body < 128
+    mask = sprites.blank()
+    while not mask.any():  # a jagged outline can, rarely, lie wholly beside the edge
+        image[:] = before
+        mask = sprites.chip(image, under, rng, centre, size)
+        image[outside] = before[outside]
+        mask[outside] = 0
     return np.asarray(cv2.dilate(mask, np.ones((3, 3), np.uint8)), np.uint8)

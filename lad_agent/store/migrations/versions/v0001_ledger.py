@@ -69,9 +69,9 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("opened_at", sa.Text(), nullable=False),
-        sa.Column("judgement", sa.Integer(), nullable=True),
         sa.Column("result", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("detail", sa.Text(), nullable=True),
         sa.Column("audit", sa.Boolean(), nullable=False),
         sa.Column("final", sa.Text(), nullable=True),
         sa.Column("recorded_at", sa.Text(), nullable=True),
@@ -92,7 +92,6 @@ def upgrade() -> None:
     op.create_table(
         "judgements",
         sa.Column("inspection_id", sa.Text(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("at", sa.Text(), nullable=False),
         sa.Column("anomalous", sa.Boolean(), nullable=True),
         sa.Column("anomaly_score", sa.Double(), nullable=True),
@@ -114,7 +113,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["inspection_id"], ["inspections.id"], name="fk_judgements_inspection_id_inspections"
         ),
-        sa.PrimaryKeyConstraint("inspection_id", "number", name="pk_judgements"),
+        sa.PrimaryKeyConstraint("inspection_id", name="pk_judgements"),
     )
     op.create_table(
         "reviews",

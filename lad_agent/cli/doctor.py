@@ -1,0 +1,180 @@
+"""`lad-agent doctor`: what is installed, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lad_agent.cli import options
+
+if TYPE_CHECKING:
+    from lad_agent.settings import Settings
+
+PACKAGES = ("torch", "transformers", "langgraph", "sqlalchemy", "pillow", "pydantic", "openai")
+EXTRAS = {"train": ("trl", "datasets", "opencv-python-headless"), "serve": ("fastapi", "uvicorn")}
+ROOM_GB = 1.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `state` is ok, note or missing; only missing is a fault."""
+
+    name: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def doctor(
+    store: options.Store = None,
+    reasoner: Annotated[
+        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look at versions, device, model, store and disk; exit code 4 if something is missing."""
+    import json
+
+    from lad_agent import settings
+    from lad_agent.cli.tables import columns
+    from lad_agent.errors import PrerequisiteError
+
+    chosen = settings.load(store=store, reasoner=reasoner)
+    found = [
+        *_versions(),
+        _settings_file(),
+        _device(),
+        _model(chosen.reasoner),
+        _store(chosen),
+        _disk(chosen),
+    ]
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+    else:
+        rows = [(one.state, one.name, _told(one)) for one in found]
+        typer.echo(columns(("", "what", "found"), rows))
+    missing = [one for one in found if one.state == "missing"]
+    if missing:
+        first = missing[0]
+        raise PrerequisiteError(f"{first.name}: {first.detail}; {first.remedy}")
+
+
+def _told(one: Finding) -> str:
+    return f"{one.detail}; {one.remedy}" if one.remedy else one.detail
+
+
+def _versions() -> list[Finding]:
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    def of(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    found = [
+        Finding("lad-agent", "ok", of("lad-agent") or "not installed, run from its source"),
+        Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
+    ]
+    for name in PACKAGES:
+        have = of(name)
+        remedy = "" if have else "pip install lad-agent"
+        found.append(Finding(name, "ok" if have else "missing", have or "not installed", remedy))
+    for extra, names in EXTRAS.items():
+        lacking = [name for name in names if of(name) is None]
+        detail = f"not installed: {', '.join(lacking)}" if lacking else "installed"
+        remedy = f"if wanted, pip install 'lad-agent[{extra}]'" if lacking else ""
+        found.append(Finding(f"extra {extra}", "note" if lacking else "ok", detail, remedy))
+    return found
+
+
+def _settings_file() -> Finding:
+    from lad_agent.settings import FILE
+
+    there = Path(FILE).is_file()
+    return Finding("settings", "ok", str(Path(FILE).absolute()) if there else "built in")
+
+
+def _device() -> Finding:
+    try:
+        import torch
+    except ImportError as error:
+        return Finding("device", "missing", str(error), "pip install torch")
+    threads = torch.get_num_threads()
+    if torch.cuda.is_available():
+        return Finding("device", "ok", f"cuda: {torch.cuda.get_device_name(0)}")
+    return Finding("device", "ok", f"cpu, {threads} threads")
+
+
+def _model(spec: str) -> Finding:
+    import json
+
+    from lad_agent.reasoners import EMBEDDED
+
+    if spec.startswith(("http://", "https://")):
+        return _served(spec)
+    folder = EMBEDDED if spec == "pocket" else Path(spec)
+    needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    index = (folder / "model.safetensors.index.json").is_file()
+    lacking = [name for name in needed if not (folder / name).is_file()]
+    if index and "model.safetensors" in lacking:
+        lacking.remove("model.safetensors")
+    if lacking:
+        remedy = "lad-agent train pocket RUN, then --reasoner RUN/model"
+        return Finding("model", "missing", f"{folder}: lacks {', '.join(lacking)}", remedy)
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
+    card = folder / "model_card.json"
+    products = ""
+    if card.is_file():
+        try:
+            made_for = json.loads(card.read_text(encoding="utf-8")).get("products") or []
+        except ValueError:
+            return Finding("model", "missing", f"{card}: not JSON", "copy the model folder again")
+        products = f", for {', '.join(made_for)}" if made_for else ""
+    return Finding("model", "ok", f"{folder}, {size:.1f} MB{products}")
+
+
+def _served(spec: str) -> Finding:
+    import socket
+    from urllib.parse import urlsplit
+
+    url = urlsplit(spec)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        with socket.create_connection((url.hostname or "", port), timeout=3):
+            return Finding("model", "ok", f"{spec}: a server answers at that port")
+    except OSError as error:
+        return Finding("model", "missing", f"{spec}: {error}", "start the server, or mend the URL")
+
+
+def _store(chosen: Settings) -> Finding:
+    from lad_agent.errors import LadAgentError
+    from lad_agent.store import InspectionFilter, ReviewFilter, open_store
+
+    if "://" not in chosen.store and not Path(chosen.store).exists():
+        return Finding("store", "ok", f"{chosen.store}: not there yet, inspect makes it")
+    try:
+        with open_store(chosen.store, create=False) as audit:
+            count = audit.count(InspectionFilter())
+            waiting = len(audit.reviews(ReviewFilter(decided=False)))
+            schema = audit.schema_version
+    except LadAgentError as error:
+        return Finding("store", "missing", str(error), "give another --store until it is mended")
+    detail = f"{chosen.store}: schema {schema}, {count} inspections, {waiting} waiting for a person"
+    return Finding("store", "ok", detail)
+
+
+def _disk(chosen: Settings) -> Finding:
+    import shutil
+
+    folder = Path.cwd() if "://" in chosen.store else Path(chosen.store).absolute().parent
+    if not folder.is_dir():
+        return Finding("disk", "missing", f"{folder}: no such folder", "make it")
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < ROOM_GB:
+        return Finding("disk", "missing", f"{free:.2f} GB free at {folder}", "make room: 1 GB")
+    return Finding("disk", "ok", f"{free:.0f} GB free at {folder}")

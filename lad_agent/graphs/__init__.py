@@ -1,0 +1,1 @@
+"""The LangGraph workflow of one inspection, and the runner of many."""
