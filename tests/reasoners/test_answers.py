@@ -1,0 +1,196 @@
+"""Score and weakest token, proven on Qwen's own vocabulary and on a small one.
+
+A stand-in for the language model gives known probabilities at each step; all that follows is the
+real thing.
+"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lad_agent.reasoners.answers import AnswerReader
+from lad_agent.reasoners.decoding import Prefilled, decode
+from tests.reasoners import qwen, toy
+
+TEXTS = (
+    "<think>R1 washers at B2, D4: 2 of 2 ok</think><answer>{}</answer>",
+    "<think>R1 washers at B2, D4: 2 of 2 ok</think>\n<answer>{}</answer>",
+    "<think>\nthe bag holds one nut\n</think>\n\n<answer>\n{}\n</answer>\n",
+    " <THINK>yes, no and yes</THINK> <Answer> {} </Answer>",
+    "<think>Größe 3 µm, 螺丝 两个, naïve</think><answer>{}</answer>",
+    "<think>🔩🔩 ok</think><answer> {}</answer>",
+)
+WORDS = ("yes", "no", "Yes", "No", "YES", "NO")
+
+
+class Stand:
+    """A language model whose logits at each step are a row of a table."""
+
+    def __init__(self, table):
+        self.model = self
+        self.language_model = self
+        self._table = table
+
+    def embed_tokens(self, ids):
+        return torch.zeros(*ids.shape, 1)
+
+    def __call__(self, *, inputs_embeds, position_ids, past_key_values, use_cache):
+        rows = inputs_embeds.shape[0]
+        step = position_ids[0, :, -1:, None].float()
+        return type("Out", (), {"last_hidden_state": step.expand(rows, 1, 1)})
+
+    def lm_head(self, hidden):
+        return torch.stack([self._table[int(step)] for step in hidden[:, 0]])
+
+
+def answer(reader, tokenizer, ids, table, limit=200):
+    """Decode greedily with these logits, as the reasoner does."""
+    start = Prefilled(layers=(), logits=table[:1], next_position=1)
+    watch = torch.tensor(list(reader.spelled), dtype=torch.long)
+    stop = frozenset([tokenizer.eos_token_id])
+    [found] = decode(Stand(table), start, stop=stop, limit=limit, watch=watch)
+    assert found.ids == list(ids)
+    return reader.read(found)
+
+
+def table_for(tokenizer, ids, probabilities):
+    """Logits that give each token of `ids` its probability, the rest shared by all others."""
+    size = len(tokenizer)
+    table = torch.empty(len(ids) + 1, size)
+    for step, (token, p) in enumerate(zip([*ids, tokenizer.eos_token_id], probabilities, strict=True)):
+        table[step] = math.log((1 - p) / (size - 1))
+        table[step, token] = math.log(p)
+    return table
+
+
+@pytest.fixture(scope="module", params=[qwen, toy], ids=["qwen", "toy"])
+def tokenizer(request):
+    return request.param.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def reader(tokenizer):
+    return AnswerReader(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def qwen_tokenizer():
+    return qwen.tokenizer()
+
+
+def test_qwen_tokenizer_is_the_real_one(qwen_tokenizer):
+    def ids(text):
+        return qwen_tokenizer(text)["input_ids"]
+
+    assert ids("<answer>yes</answer>") == [27, 9217, 29, 9693, 522, 9217, 29]
+    assert [ids(word) for word in ("no", " yes", " no", "Yes", "No")] == [
+        [2152], [9834], [902], [9454], [2753]
+    ]  # fmt: skip
+    assert qwen_tokenizer.convert_tokens_to_ids("<|im_end|>") == 151645
+    assert len(ids("</think><answer>")) != len(ids("</think>")) + len(ids("<answer>"))
+
+
+def test_all_of_qwens_spellings_are_watched(qwen_tokenizer):
+    spelled = AnswerReader(qwen_tokenizer).spelled
+    assert {9693, 2152, 9834, 902, 9454, 2753} <= set(spelled)
+    assert {text.strip().lower().lstrip("(\"'>._-/[{=:,;!?@#$%&*+|~`^\\<") for text in spelled.values()} <= {
+        "yes", "no"
+    }  # fmt: skip
+    assert not {"not", "know", "nor", "yesterday"} & set(spelled.values())
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("word", WORDS)
+def test_weakest_token_is_that_of_the_rationale(tokenizer, reader, text, word):
+    whole = text.format(word)
+    ids = tokenizer(whole)["input_ids"]
+    verdict = _verdict_at(tokenizer, ids, word)
+    probabilities = [0.99] * (len(ids) + 1)
+    probabilities[verdict // 2] = 0.6
+    probabilities[verdict] = 0.55  # the verdict's own and what follows do not count
+    probabilities[verdict + 1 :] = [0.52] * (len(ids) - verdict)
+    found = answer(reader, tokenizer, ids, table_for(tokenizer, ids, probabilities))
+    assert found.text == whole
+    assert found.weakest_token == pytest.approx(0.6, abs=1e-4)
+    assert found.tokens == len(ids)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("word", WORDS)
+def test_score_sums_every_spelling_at_the_verdict(tokenizer, reader, text, word):
+    ids = tokenizer(text.format(word))["input_ids"]
+    at = _verdict_at(tokenizer, ids, word)
+    spoken = reader.spelled.get(ids[at])
+    if spoken is None:
+        pytest.skip("this vocabulary spells the word with several tokens")
+    masses = {"yes": 0.06, " yes": 0.05, "Yes": 0.04, "no": 0.03, " no": 0.02, "No": 0.01}
+    masses[spoken] = 0.5
+    table = table_for(tokenizer, ids, [0.9] * (len(ids) + 1))
+    table[at] = -math.inf
+    for piece, share in masses.items():
+        token = _token(reader, piece)
+        if token is not None:
+            table[at, token] = math.log(share)
+    rest = [i for i in range(len(tokenizer)) if i not in reader.spelled]
+    table[at, rest[:100]] = math.log(0.001)
+    known = {p: s for p, s in masses.items() if _token(reader, p) is not None}
+    yes = sum(s for p, s in known.items() if p.strip().lower() == "yes")
+    found = answer(reader, tokenizer, ids, table)
+    assert found.p_yes == pytest.approx(yes / sum(known.values()), abs=1e-4)
+    assert (found.p_yes > 0.5) == (word.lower() == "yes")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_answer_cut_off_is_never_read(tokenizer, reader, text):
+    ids = tokenizer(text.format("no"))["input_ids"]
+    table = table_for(tokenizer, ids, [0.9] * (len(ids) + 1))
+    found = answer(reader, tokenizer, ids, table, limit=len(ids))
+    assert found.text == text.format("no")
+    assert (found.weakest_token, found.p_yes) == (None, None)
+    whole = answer(reader, tokenizer, ids, table, limit=len(ids) + 1)
+    assert whole.weakest_token is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "<answer>yes</answer>", "<think>a</think><answer>yes</answer><|im_start|>"]
+)
+def test_malformed_text_has_no_figures(tokenizer, reader, text):
+    ids = tokenizer(text)["input_ids"]
+    found = answer(reader, tokenizer, ids, table_for(tokenizer, ids, [0.9] * (len(ids) + 1)))
+    assert (found.text, found.weakest_token, found.p_yes) == (text, None, None)
+
+
+@given(data=st.data(), think=st.text(st.characters(blacklist_characters="<"), min_size=1, max_size=12))
+def test_weakest_token_whatever_the_characters(qwen_tokenizer, data, think):
+    reader = AnswerReader.__new__(AnswerReader)
+    reader.__dict__.update(_kept(qwen_tokenizer).__dict__)
+    whole = f"<think>a{think}</think><answer>yes</answer>"
+    ids = qwen_tokenizer(whole)["input_ids"]
+    verdict = len(ids) - 1 - ids[::-1].index(9693)
+    weak = data.draw(st.integers(0, verdict - 1))
+    probabilities = [0.99] * (len(ids) + 1)
+    probabilities[weak] = 0.7
+    found = answer(reader, qwen_tokenizer, ids, table_for(qwen_tokenizer, ids, probabilities))
+    assert found.weakest_token == pytest.approx(0.7, abs=1e-4)
+    assert found.p_yes > 0.99
+
+
+_READERS: dict[int, AnswerReader] = {}
+
+
+def _kept(tokenizer) -> AnswerReader:
+    return _READERS.setdefault(id(tokenizer), AnswerReader(tokenizer))
+
+
+def _token(reader, piece):
+    return next((i for i, text in reader.spelled.items() if text == piece), None)
+
+
+def _verdict_at(tokenizer, ids, word):
+    """Found the slow way: the token that makes the text longer than what stands before the word."""
+    text = tokenizer.decode(ids)
+    begin = text.lower().rindex(word.lower(), 0, text.lower().rindex("</answer>"))
+    return next(n for n in range(len(ids)) if len(tokenizer.decode(ids[: n + 1])) > begin)
