@@ -21,7 +21,7 @@ from PIL import Image
 from lad_agent import images, protocol, recipe
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import load_checkpoint
-from lad_agent.reasoners.door import POCKET
+from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.local import TransformersReasoner
 
 BATCH = 32
@@ -63,14 +63,14 @@ def main() -> None:
 
 
 def _reasoner(task: recipe.Recipe, pictures: list[Image.Image]) -> float:
-    reasoner = TransformersReasoner(POCKET, max_batch=BATCH)
+    reasoner = TransformersReasoner(EMBEDDED, max_batch=BATCH)
     questions = [Question(task, picture, f"{n:064x}") for n, picture in enumerate(pictures)]
     reasoner.judge_batch(questions[:1])
     return _seconds(lambda: reasoner.judge_batch(questions))
 
 
 def _generate(task: recipe.Recipe, pictures: list[Image.Image], batch: int) -> float:
-    held = load_checkpoint(POCKET, device="cpu", adapter=None)
+    held = load_checkpoint(EMBEDDED, device="cpu", adapter=None)
     shown = images.prepare(images.references(task)[0], recipe.Region(), task.image_size)
     messages = protocol.messages(task.product, task.rules)
     text = held.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)

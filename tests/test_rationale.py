@@ -238,7 +238,8 @@ def test_product_names_of_any_kind(product):
 
 
 @pytest.mark.parametrize(
-    "text", ["the bag is closed tightly", "exactly two washers", "icon fits liquid", "", "exactly 2 Nüsse"]
+    "text",
+    ["the bag is closed tightly", "exactly two washers", "icon fits liquid", "", "exactly 2 Nüsse"],
 )
 def test_free_words_have_no_form(text):
     assert rationale.read_rule(text) is None

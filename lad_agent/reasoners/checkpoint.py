@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -173,7 +174,9 @@ def _merge(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     try:
-        with _quiet():
+        with _quiet(), warnings.catch_warnings():
+            # peft asks transformers for things under their old names.
+            warnings.simplefilter("ignore", FutureWarning)
             return PeftModel.from_pretrained(model, adapter).merge_and_unload()
     except Exception as error:
         # As above; an adapter of another architecture fails in peft's own ways.

@@ -60,7 +60,12 @@ def _token_at(character: int, ends: Sequence[int]) -> int | None:
 
 
 def _after(lead: str, tokens: Mapping[str, float]) -> dict[str, float]:
-    """The tokens without what the generated one has before the verdict (`>` in `>yes`)."""
+    """The tokens without what the generated one has before the verdict (`>` in `>No`).
+
+    Empty where such tokens exist for one side only (Qwen's vocabulary has `>No`, but no `>yes`):
+    the other side would have come by another way, and its probability is unknown.
+    """
     if not lead.strip():
         return dict(tokens)
-    return {token[len(lead) :]: p for token, p in tokens.items() if token.startswith(lead)}
+    after = {token[len(lead) :]: p for token, p in tokens.items() if token.startswith(lead)}
+    return after if {True, False} <= {protocol.spells(token) for token in after} else {}

@@ -37,8 +37,8 @@ class ObjectHead(nn.Module):
     """Linear heads over merged visual tokens [batch, cells, width].
 
     `cells` [.., nouns x 2] are logits of at least one and at least two parts of a noun in a
-    cell; `position` [.., cells] names the cell itself; `product`, `counts` [.., nouns x (MOST + 1)] and
-    `attributes` read the mean token.
+    cell; `position` [.., cells] names the cell itself; `product` and `counts`
+    [.., nouns x (MOST + 1)] read the mean token, `attributes` the mean weighted by `attention`.
     """
 
     def __init__(self, width: int, words: Vocabulary) -> None:

@@ -8,10 +8,11 @@ and unjudged answers count as wrong verdicts. AUROC is that of `decision_score`,
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from lad_agent import rationale, recipe
 from lad_agent.errors import UsageError
 
 Metrics = dict[str, Any]
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,8 @@ def evaluate(results: Path, truth: Path) -> Metrics:
         UsageError: a file is missing or not of its form, or no image of the results has a truth.
     """
     known = read_truth(truth)
-    judged, unknown = [], 0
-    for entry in _lines(results):
-        found = known.get(entry.get("image_sha256") or "")
-        if found is None:
-            unknown += 1
-            continue
-        judged.append(_judged(entry, found))
+    lines = list(_read(results, lambda entry: _judged(entry, known)))
+    judged = [line for line in lines if line is not None]
     if not judged:
         raise UsageError(f"{results}: none of its images has a truth under {truth}")
     products = sorted({j.truth.product for j in judged})
@@ -69,11 +66,13 @@ def evaluate(results: Path, truth: Path) -> Metrics:
         "overall": metrics(judged),
         "products": {p: metrics([j for j in judged if j.truth.product == p]) for p in products},
         "strata": {
-            f"{p}/{s}": verdicts([j for j in judged if (j.truth.product, j.truth.stratum) == (p, s)])
+            f"{p}/{s}": verdicts(
+                [j for j in judged if (j.truth.product, j.truth.stratum) == (p, s)]
+            )
             for p, s in sorted({(j.truth.product, j.truth.stratum) for j in judged})
         },
         "rule_difference": by_difference(judged),
-        "without_truth": unknown,
+        "without_truth": len(lines) - len(judged),
     }
 
 
@@ -176,24 +175,10 @@ def read_truth(directory: Path) -> dict[str, Truth]:
     files = sorted(directory.rglob("truth.jsonl")) if directory.is_dir() else []
     if not files:
         raise UsageError(f"{directory}: no truth.jsonl in it; lad-agent synth writes one")
-    out = {}
+    out: dict[str, Truth] = {}
     for file in files:
-        rules = _rules(file.parent)
-        for entry in _lines(file):
-            image = file.parent / entry["image"]
-            try:
-                digest = hashlib.sha256(image.read_bytes()).hexdigest()
-            except OSError as error:
-                raise UsageError(f"{file}: {image} cannot be read ({error.strerror})") from error
-            out[digest] = Truth(
-                product=entry["product"],
-                anomalous=bool(entry["anomalous"]),
-                kind=entry["kind"],
-                rule=entry["rule"],
-                stratum=entry["stratum"],
-                difference=_difference(entry, rules),
-                image=image,
-            )
+        make = partial(_truth, file, _rules(file.parent))
+        out |= {_digest(file, truth.image): truth for truth in _read(file, make)}
     return out
 
 
@@ -217,8 +202,10 @@ def _row(name: str, group: Metrics) -> str:
     return f"| {name} | {group['n']} | {told} |"
 
 
-def _judged(entry: Mapping[str, Any], truth: Truth) -> Judged:
-    score = entry.get("decision_score")
+def _judged(entry: Mapping[str, Any], known: Mapping[str, Truth]) -> Judged | None:
+    truth, score = known.get(entry.get("image_sha256") or ""), entry.get("decision_score")
+    if truth is None:
+        return None
     return Judged(
         truth=truth,
         anomalous=entry.get("anomalous"),
@@ -234,6 +221,25 @@ def _always(judged: Sequence[Judged], answer: bool) -> Metrics:
     right = _share(judged, lambda j: j.truth.anomalous == answer)
     both = len({j.truth.anomalous for j in judged}) == 2
     return {"balanced_accuracy": 0.5 if both else None, "accuracy": right}
+
+
+def _truth(file: Path, rules: Sequence[rationale.Count], entry: Mapping[str, Any]) -> Truth:
+    return Truth(
+        product=entry["product"],
+        anomalous=bool(entry["anomalous"]),
+        kind=entry["kind"],
+        rule=entry["rule"],
+        stratum=entry["stratum"],
+        difference=_difference(entry, rules),
+        image=file.parent / entry["image"],
+    )
+
+
+def _digest(file: Path, image: Path) -> str:
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{file}: {image} cannot be read ({error.strerror})") from error
 
 
 def _rules(directory: Path) -> list[rationale.Count]:
@@ -253,11 +259,15 @@ def _difference(entry: Mapping[str, Any], rules: Sequence[rationale.Count]) -> i
     )
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _read(path: Path, make: Callable[[Mapping[str, Any]], Line]) -> Iterator[Line]:
+    """What `make` makes of each line, a JSON object."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: cannot be read (not UTF-8 text)") from error
+    lines = text.removesuffix("\n").split("\n") if text else []  # splitlines splits at U+2028 too
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
@@ -265,7 +275,13 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
             raise UsageError(f"{path}, line {number}: not JSON") from error
         if not isinstance(entry, dict):
             raise UsageError(f"{path}, line {number}: not a JSON object")
-        yield entry
+        try:
+            made = make(entry)
+        except KeyError as error:
+            raise UsageError(f"{path}, line {number}: has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{path}, line {number}: not of its form ({error})") from error
+        yield made
 
 
 def _share(group: Sequence[Judged], holds: Callable[[Judged], bool]) -> float | None:

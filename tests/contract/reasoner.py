@@ -53,7 +53,7 @@ class ReasonerContract:
         assert bad.rationale == "product: toy of toy ok; R1 lamps: 0 of 1 bad"
 
     async def test_says_what_the_raw_text_says(self, reasoner: Reasoner, sure: Recipe) -> None:
-        for colour in (toy.DARK, toy.BRIGHT, toy.GREY):
+        for colour in (toy.DARK, toy.BRIGHT, toy.GREEN):
             found = await reasoner.judge(toy.question(sure, colour))
             answer = protocol.parse(found.raw_text)
             assert answer is not None
@@ -85,24 +85,24 @@ class ReasonerContract:
         self, reasoner: Reasoner, doubting: Recipe
     ) -> None:
         clear = await reasoner.judge(toy.question(doubting, toy.DARK))
-        grey = [await reasoner.judge(toy.question(doubting, toy.GREY, n)) for n in range(6)]
+        green = [await reasoner.judge(toy.question(doubting, toy.GREEN, n)) for n in range(6)]
         assert clear.samples == 0
-        assert all(j.weakest_token < 0.75 and j.samples == 3 for j in grey)
-        assert len({j.agreement for j in grey}) > 1
-        for j in grey:
+        assert all(j.weakest_token < 0.75 and j.samples == 3 for j in green)
+        assert len({j.agreement for j in green}) > 1
+        for j in green:
             assert j.confidence == pytest.approx((j.weakest_token + 3 * j.agreement) / 4)
             assert j.tokens > 2 * clear.tokens
 
     async def test_the_same_question_has_the_same_answer(
         self, reasoner: Reasoner, doubting: Recipe
     ) -> None:
-        first, second = [await reasoner.judge(toy.question(doubting, toy.GREY)) for _ in range(2)]
+        first, second = [await reasoner.judge(toy.question(doubting, toy.GREEN)) for _ in range(2)]
         assert same(first, second)
 
     async def test_each_its_own_answer_whoever_is_beside_it(
         self, reasoner: Reasoner, doubting: Recipe, sure: Recipe
     ) -> None:
-        colours = (toy.GREY, toy.DARK, toy.BLUE, toy.GREY, toy.BRIGHT, toy.RED)
+        colours = (toy.GREEN, toy.DARK, toy.BLUE, toy.GREEN, toy.BRIGHT, toy.RED)
         questions = [
             toy.question(recipe, colour, seed)
             for seed in range(3)
@@ -120,7 +120,7 @@ class ReasonerContract:
     async def test_a_bad_question_fails_alone(
         self, reasoner: Reasoner, sure: Recipe, tmp_path
     ) -> None:
-        lost = toy.write_recipe(tmp_path / "lost", rule="exactly 2 lamps", samples=0)
+        lost = toy.write_recipe(tmp_path / "lost", rule="exactly 99 lamps", samples=0)
         lost.references[0].unlink()
         questions = [toy.question(sure, toy.DARK, n) for n in range(4)]
         questions.insert(2, toy.question(lost, toy.DARK))

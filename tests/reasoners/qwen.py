@@ -4,7 +4,7 @@ import base64
 import importlib.util
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -29,6 +29,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     bpe.decoder = decoders.ByteLevel()
+    order = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in order])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",

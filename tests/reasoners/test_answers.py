@@ -5,15 +5,18 @@ real thing.
 """
 
 import math
+import re
+from functools import cache
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_agent.reasoners.answers import AnswerReader
-from lad_agent.reasoners.decoding import Prefilled, decode
+from lad_agent.reasoners.decoding import Generated, Prefilled, decode
 from tests.reasoners import qwen, toy
+from tests.reasoners.stand import Stand
 
 TEXTS = (
     "<think>R1 washers at B2, D4: 2 of 2 ok</think><answer>{}</answer>",
@@ -23,27 +26,8 @@ TEXTS = (
     "<think>Größe 3 µm, 螺丝 两个, naïve</think><answer>{}</answer>",
     "<think>🔩🔩 ok</think><answer> {}</answer>",
 )
+YES = 9693
 WORDS = ("yes", "no", "Yes", "No", "YES", "NO")
-
-
-class Stand:
-    """A language model whose logits at each step are a row of a table."""
-
-    def __init__(self, table):
-        self.model = self
-        self.language_model = self
-        self._table = table
-
-    def embed_tokens(self, ids):
-        return torch.zeros(*ids.shape, 1)
-
-    def __call__(self, *, inputs_embeds, position_ids, past_key_values, use_cache):
-        rows = inputs_embeds.shape[0]
-        step = position_ids[0, :, -1:, None].float()
-        return type("Out", (), {"last_hidden_state": step.expand(rows, 1, 1)})
-
-    def lm_head(self, hidden):
-        return torch.stack([self._table[int(step)] for step in hidden[:, 0]])
 
 
 def answer(reader, tokenizer, ids, table, limit=200):
@@ -60,46 +44,59 @@ def table_for(tokenizer, ids, probabilities):
     """Logits that give each token of `ids` its probability, the rest shared by all others."""
     size = len(tokenizer)
     table = torch.empty(len(ids) + 1, size)
-    for step, (token, p) in enumerate(zip([*ids, tokenizer.eos_token_id], probabilities, strict=True)):
+    said = zip([*ids, tokenizer.eos_token_id], probabilities, strict=True)
+    for step, (token, p) in enumerate(said):
         table[step] = math.log((1 - p) / (size - 1))
         table[step, token] = math.log(p)
     return table
 
 
-@pytest.fixture(scope="module", params=[qwen, toy], ids=["qwen", "toy"])
-def tokenizer(request):
-    return request.param.tokenizer()
+@cache
+def _qwen():
+    tokenizer = qwen.tokenizer()
+    return tokenizer, AnswerReader(tokenizer)
 
 
-@pytest.fixture(scope="module")
-def reader(tokenizer):
-    return AnswerReader(tokenizer)
+@cache
+def _toy():
+    tokenizer = toy.tokenizer()
+    return tokenizer, AnswerReader(tokenizer)
 
 
-@pytest.fixture(scope="module")
-def qwen_tokenizer():
-    return qwen.tokenizer()
+@pytest.fixture(params=[_qwen, _toy], ids=["qwen", "toy"])
+def both(request):
+    return request.param()
 
 
-def test_qwen_tokenizer_is_the_real_one(qwen_tokenizer):
+@pytest.fixture
+def tokenizer(both):
+    return both[0]
+
+
+@pytest.fixture
+def reader(both):
+    return both[1]
+
+
+def test_qwen_tokenizer_is_the_real_one():
+    tokenizer, _ = _qwen()
+
     def ids(text):
-        return qwen_tokenizer(text)["input_ids"]
+        return tokenizer(text)["input_ids"]
 
     assert ids("<answer>yes</answer>") == [27, 9217, 29, 9693, 522, 9217, 29]
     assert [ids(word) for word in ("no", " yes", " no", "Yes", "No")] == [
         [2152], [9834], [902], [9454], [2753]
     ]  # fmt: skip
-    assert qwen_tokenizer.convert_tokens_to_ids("<|im_end|>") == 151645
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") == 151645
     assert len(ids("</think><answer>")) != len(ids("</think>")) + len(ids("<answer>"))
 
 
-def test_all_of_qwens_spellings_are_watched(qwen_tokenizer):
-    spelled = AnswerReader(qwen_tokenizer).spelled
-    assert {9693, 2152, 9834, 902, 9454, 2753} <= set(spelled)
-    assert {text.strip().lower().lstrip("(\"'>._-/[{=:,;!?@#$%&*+|~`^\\<") for text in spelled.values()} <= {
-        "yes", "no"
-    }  # fmt: skip
-    assert not {"not", "know", "nor", "yesterday"} & set(spelled.values())
+def test_all_of_qwens_spellings_are_watched():
+    _, reader = _qwen()
+    assert {YES, 2152, 9834, 902, 9454, 2753, 14004, 8996} <= set(reader.spelled)
+    words = {re.sub(r"[\W_]", "", text).lower() for text in reader.spelled.values()}
+    assert words == {"yes", "no"}
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -119,15 +116,12 @@ def test_weakest_token_is_that_of_the_rationale(tokenizer, reader, text, word):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", ["yes", "no", "Yes"])
 def test_score_sums_every_spelling_at_the_verdict(tokenizer, reader, text, word):
     ids = tokenizer(text.format(word))["input_ids"]
     at = _verdict_at(tokenizer, ids, word)
-    spoken = reader.spelled.get(ids[at])
-    if spoken is None:
-        pytest.skip("this vocabulary spells the word with several tokens")
     masses = {"yes": 0.06, " yes": 0.05, "Yes": 0.04, "no": 0.03, " no": 0.02, "No": 0.01}
-    masses[spoken] = 0.5
+    masses[reader.spelled[ids[at]]] = 0.5
     table = table_for(tokenizer, ids, [0.9] * (len(ids) + 1))
     table[at] = -math.inf
     for piece, share in masses.items():
@@ -163,26 +157,30 @@ def test_malformed_text_has_no_figures(tokenizer, reader, text):
     assert (found.text, found.weakest_token, found.p_yes) == (text, None, None)
 
 
-@given(data=st.data(), think=st.text(st.characters(blacklist_characters="<"), min_size=1, max_size=12))
-def test_weakest_token_whatever_the_characters(qwen_tokenizer, data, think):
-    reader = AnswerReader.__new__(AnswerReader)
-    reader.__dict__.update(_kept(qwen_tokenizer).__dict__)
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_characters="<"), max_size=12), st.data())
+def test_weakest_token_whatever_the_characters(think, data):
+    tokenizer, reader = _qwen()
     whole = f"<think>a{think}</think><answer>yes</answer>"
-    ids = qwen_tokenizer(whole)["input_ids"]
-    verdict = len(ids) - 1 - ids[::-1].index(9693)
-    weak = data.draw(st.integers(0, verdict - 1))
-    probabilities = [0.99] * (len(ids) + 1)
-    probabilities[weak] = 0.7
-    found = answer(reader, qwen_tokenizer, ids, table_for(qwen_tokenizer, ids, probabilities))
-    assert found.weakest_token == pytest.approx(0.7, abs=1e-4)
+    ids = tokenizer(whole)["input_ids"]
+    verdict = len(ids) - 1 - ids[::-1].index(YES)
+    logprobs = [math.log(0.99)] * verdict + [math.log(0.5)] * (len(ids) - verdict)
+    logprobs[data.draw(st.integers(0, verdict - 1))] = math.log(0.7)
+    sure = torch.tensor([-0.1 if i == YES else -9.0 for i in reader.spelled])
+    found = reader.read(Generated(ids, logprobs, True, [sure] * len(ids)))
+    assert found.weakest_token == pytest.approx(0.7)
     assert found.p_yes > 0.99
 
 
-_READERS: dict[int, AnswerReader] = {}
-
-
-def _kept(tokenizer) -> AnswerReader:
-    return _READERS.setdefault(id(tokenizer), AnswerReader(tokenizer))
+def test_a_token_that_holds_the_bracket_too_gives_no_score():
+    """Qwen has a token `>No`, but none `>yes`: what yes would have had is unknown."""
+    tokenizer, reader = _qwen()
+    ids = tokenizer("<think>a</think><answer>No</answer>")["input_ids"]
+    assert tokenizer.decode([41157]) == ">No"
+    assert 41157 in ids
+    found = answer(reader, tokenizer, ids, table_for(tokenizer, ids, [0.9] * (len(ids) + 1)))
+    assert found.p_yes is None
+    assert found.weakest_token == pytest.approx(0.9, abs=1e-4)
 
 
 def _token(reader, piece):

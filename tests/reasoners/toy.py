@@ -1,6 +1,6 @@
 """A Qwen2.5-VL of 0.2 million parameters, taught in seconds to answer by the query's colour.
 
-dark: good; bright: anomalous; grey: either, so that it doubts; blue: malformed; red: no end.
+dark: good; bright: anomalous; green: either, so that it doubts; blue: malformed; red: no end.
 """
 
 from pathlib import Path
@@ -22,8 +22,8 @@ from lad_agent.reasoners.processing import new_processor
 from lad_agent.recipe import Recipe, Rule, load
 
 SIZE = 56
-DARK, BRIGHT, GREY = (30, 30, 30), (225, 225, 225), (128, 128, 128)
-BLUE, RED = (0, 0, 255), (255, 0, 0)
+DARK, BRIGHT = (30, 30, 30), (225, 225, 225)
+GREEN, BLUE, RED = (0, 200, 0), (0, 0, 255), (255, 0, 0)
 
 GOOD = protocol.answer_text("product: toy of toy ok; R1 lamps at A1: 1 of 1 ok", False)
 BAD = protocol.answer_text("product: toy of toy ok; R1 lamps: 0 of 1 bad", True)
@@ -109,7 +109,11 @@ def network(tokens: PreTrainedTokenizerFast, seed: int = 0) -> Any:
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [2, 3, 3],
+            },
             "bos_token_id": None,
             "eos_token_id": ids("<|im_end|>"),
             "pad_token_id": ids("<|endoftext|>"),
@@ -164,15 +168,16 @@ def teach(folder: Path, steps: int = 220) -> None:
 def _loss(model: Any, processor: Any, random: np.random.Generator) -> torch.Tensor:
     cases = [
         (DARK, GOOD), (BRIGHT, BAD), (BLUE, MALFORMED), (RED, ENDLESS),
-        (GREY, GOOD if random.random() < 0.5 else BAD),
-        (GREY, GOOD if random.random() < 0.5 else BAD),
+        (GREEN, GOOD if random.random() < 0.5 else BAD),
+        (GREEN, GOOD if random.random() < 0.5 else BAD),
     ]  # fmt: skip
     prompt = processor.apply_chat_template(
         protocol.messages("toy", RULES), add_generation_prompt=True, tokenize=False
     )
     texts = [prompt + answer + "<|im_end|>" * (answer != ENDLESS) for _, answer in cases]
     seeds = random.integers(1 << 30, size=len(cases))
-    shown = [[picture(DARK, 99), picture(c, int(s))] for (c, _), s in zip(cases, seeds, strict=True)]
+    queries = [picture(c, int(seed)) for (c, _), seed in zip(cases, seeds, strict=True)]
+    shown = [[picture(DARK, 99), query] for query in queries]
     inputs = processor(
         text=texts, images=shown, padding=True, padding_side="right", return_tensors="pt"
     )

@@ -21,7 +21,7 @@ from lad_agent.recipe import Rule, shipped
 from lad_agent.training import synloco
 from lad_agent.training.synloco import dataset, pushpins, screw_bag
 from lad_agent.training.synloco.nuisance import HELD_OUT
-from lad_agent.training.synloco.scene import BOARD, DAMAGE, Look, Plan, count_parts
+from lad_agent.training.synloco.scene import BOARD, DAMAGE, Image, Look, Plan, count_parts
 
 PLANNED_HERE = (screw_bag, pushpins)  # the others: test_synloco_products.py
 KINDS: tuple[synloco.Kind, ...] = ("normal", "logical", "structural", "varied")
@@ -49,6 +49,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _truth(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "truth.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _read(path: Path, mode: int = cv2.IMREAD_COLOR) -> Image:
+    image = cv2.imread(str(path), mode)
+    assert image is not None
+    return np.asarray(image, np.uint8)
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
@@ -121,7 +127,8 @@ def test_photographed_truth_agrees_with_the_plan(product: str) -> None:
         seen = Counter(part.cls for part in photo.parts)
         assert seen == {name: n for name, n in sample.plan.counts.items() if n}
         assert photo.attributes == sample.plan.attributes
-        assert (photo.image.shape, photo.image.dtype) == ((196, 196, 3), np.uint8)
+        assert photo.image.shape == (196, 196, 3)
+        assert photo.image.dtype == np.uint8
         for part in photo.parts:
             x, y = part.centre
             assert 0 <= x < 196
@@ -195,7 +202,7 @@ def test_the_layout_is_that_of_loco(product: str, written: dict[str, Path]) -> N
             f"{i:03d}/000.png" for i in range(3)
         ]
     assert (folder / "recipe.yaml").read_bytes() == shipped(product).read_bytes()
-    assert cv2.imread(str(folder / "reference.png")).shape == (SIZE, SIZE, 3)
+    assert _read(folder / "reference.png").shape == (SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize("product", synloco.PRODUCTS)
@@ -216,7 +223,7 @@ def test_lines_of_truth_match_the_files(product: str, written: dict[str, Path]) 
             near = {cell_at(x + a, y + b, SIZE, SIZE) for a in (-0.06, 0.06) for b in (-0.06, 0.06)}
             assert thing["cell"] in near
         if line["mask"]:
-            mask = cv2.imread(str(folder / line["mask"]), cv2.IMREAD_GRAYSCALE)
+            mask = _read(folder / line["mask"], cv2.IMREAD_GRAYSCALE)
             found = set(np.unique(mask).tolist()) - {0}
             assert len(found) == 1
             assert found <= set(values.values())
@@ -231,7 +238,7 @@ def test_a_line_of_truth_makes_its_picture_again(product: str, written: dict[str
         sample = synloco.sample(
             product, line["seed"], line["index"], line["split"], SIZE, kinds[line["kind"]]
         )
-        stored = cv2.imread(str(written[product] / line["image"]))
+        stored = _read(written[product] / line["image"])
         assert np.array_equal(sample.photo.image, cv2.cvtColor(stored, cv2.COLOR_BGR2RGB))
 
 

@@ -55,7 +55,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r" ?[A-Za-z]+[0-9]*| ?[0-9]+| ?[^\sA-Za-z0-9]|\s+"), "isolated"),
+            pre_tokenizers.Split(
+                Regex(r" ?[A-Za-z]+[0-9]*| ?[0-9]+| ?[^\sA-Za-z0-9]|\s+"), "isolated"
+            ),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

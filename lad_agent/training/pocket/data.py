@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -82,7 +82,7 @@ def picture(seed: int, index: int) -> tuple[Pixels, Facts]:
     if rng.random() < NOTHING_SHARE:
         return _nothing(rng, seed, index), Facts(NOTHING)
     product = str(rng.choice(synloco.PRODUCTS))
-    kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
+    kind = cast(synloco.Kind, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
     sample = synloco.sample(product, seed, index, "train", size, kind)
     return resize(sample.photo.image), facts_of(sample)

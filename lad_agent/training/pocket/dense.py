@@ -106,7 +106,7 @@ def train(
         parts = losses(head, features, labels.take(torch.from_numpy(rows)))
         loss = sum(parts.values(), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 1.0)
         optimizer.step()
         if step % 20 == 0:
@@ -212,5 +212,3 @@ def _resume(
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-

@@ -33,7 +33,7 @@ def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]
     kept = [forms[i] for i in order]
     true = _which_hold(rng, len(kept))
     chosen = [
-        _holding(form, facts, rng) if holds else _drawn(form, facts, rng)
+        holding(form, facts, rng) if holds else _drawn(form, facts, rng)
         for form, holds in zip(kept, true, strict=True)
     ]
     return product, [
@@ -68,10 +68,11 @@ def _which_hold(rng: np.random.Generator, count: int) -> Sequence[bool]:
     if draw < ALL_TRUE + ONE_OFF:
         wrong = rng.choice(count, size=min(count, int(rng.integers(1, 3))), replace=False)
         return [i not in wrong for i in range(count)]
-    return (rng.random(count) < 0.5).tolist()
+    coins: list[bool] = (rng.random(count) < 0.5).tolist()
+    return coins
 
 
-def _holding(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
+def holding(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
     match form:
         case Count(noun, _):
             return Count(noun, len(facts.places.get(noun, ())))

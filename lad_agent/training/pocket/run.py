@@ -237,7 +237,9 @@ class _Lines(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             keep = ("loss", "learning_rate", "mean_token_accuracy", "grad_norm")
-            self.entry({"step": state.global_step, **{k: float(logs[k]) for k in keep if k in logs}})
+            self.entry(
+                {"step": state.global_step, **{k: float(logs[k]) for k in keep if k in logs}}
+            )
 
 
 class _Clock:

@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from lad_agent import protocol, rationale
 from lad_agent.cells import CELLS
 from lad_agent.rationale import NOTHING, Facts
+from lad_agent.reasoners.witness import ObjectHead
 from lad_agent.training.pocket import rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.data import Pictures
@@ -98,16 +99,17 @@ def sample(
             product = product if product != NOTHING else "screw_bag"
             statements = [rationale.product_clause(facts.product, product)]
             anomalous = not statements[0].ok
-        messages = protocol.messages(product, chosen)
+        shown = 0 if not chosen and rng.random() < 0.5 else 1
+        messages = protocol.messages(product, chosen, shown)
         completion = protocol.answer_text(rationale.write(statements), anomalous)
         pool = references[product]
-        images = (pool[int(rng.integers(len(pool)))], query)
+        images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return Sample(prompt, completion, images)
 
 
 def caption(facts: Facts, names: Sequence[str]) -> str:
-    """What is seen of `names`: `product: screw bag; washers at B2, D4: 2; nuts: 0; icon: cherry`."""
+    """What is seen of `names`, e.g. `product: screw bag; washers at B2, D4: 2; nuts: 0`."""
     out = [f"product: {facts.product.replace('_', ' ')}"]
     if facts.product == NOTHING:
         return out[0]
@@ -178,6 +180,33 @@ def collate(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> di
     }
 
 
+@torch.no_grad()
+def ground(model: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, tokenizer: Any) -> None:
+    """Start the embeddings of cells, nouns and values from the head's weights for them.
+
+    The head reads the very tokens that the language model attends to: a word whose embedding
+    points where its evidence lies is found, and copied, from the first step on. Scaled to the
+    length of a fresh embedding.
+    """
+    table = model.model.language_model.embed_tokens.weight
+    length = table.norm(dim=1).median()
+    words: dict[str, list[Tensor]] = {}
+    for cell, row in zip(CELLS, head.position.weight, strict=True):
+        words.setdefault(cell, []).append(row)
+    for noun, row in zip(head.words.nouns, head.cells.weight[0::2], strict=True):
+        words.setdefault(noun.split()[0], []).append(row)
+    values = [v for options in head.words.attributes.values() for v in options]
+    for value, row in zip(values, head.attributes.weight, strict=True):
+        words.setdefault(value, []).append(row)
+    for product, row in zip(head.words.products, head.product.weight, strict=True):
+        words.setdefault(product.split("_")[0], []).append(row)
+    for word, rows in words.items():
+        ids = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        if len(ids) == 1:
+            mean = torch.stack(rows).mean(0)
+            table[ids[0]] = mean / mean.norm() * length
+
+
 def train(
     model: Qwen2_5_VLForConditionalGeneration,
     processor: Any,
@@ -215,7 +244,7 @@ def train(
         seed=config.seed,
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         max_length=None,
         report_to="none",
         logging_steps=20,

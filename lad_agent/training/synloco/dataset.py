@@ -1,9 +1,9 @@
 """SynLOCO on disk, in MVTec LOCO AD's folder layout, with a line of truth for every picture.
 
-    <product>/train/good/000.png              validation/good/
-              test/good/  test/logical_anomalies/  test/structural_anomalies/
-              ground_truth/<kind>/000/000.png  defects_config.json
-              recipe.yaml  reference.png  truth.jsonl
+<product>/train/good/000.png              validation/good/
+          test/good/  test/logical_anomalies/  test/structural_anomalies/
+          ground_truth/<kind>/000/000.png  defects_config.json
+          recipe.yaml  reference.png  truth.jsonl
 """
 
 import json
@@ -153,9 +153,7 @@ def _run(
 
 
 def _write_picture(task: Task) -> dict[str, Any]:
-    sample = synloco.sample(
-        task.product, task.seed, task.index, task.split, task.size, task.kind
-    )
+    sample = synloco.sample(task.product, task.seed, task.index, task.split, task.size, task.kind)
     path = _image_path(task)
     _write_png(path, sample.photo.image)
     mask = None
@@ -194,9 +192,7 @@ def _image_path(task: Task) -> Path:
 
 
 def _mask_path(task: Task) -> Path:
-    return (
-        task.directory / "ground_truth" / _FOLDERS[task.kind] / f"{task.number:03d}" / "000.png"
-    )
+    return task.directory / "ground_truth" / _FOLDERS[task.kind] / f"{task.number:03d}" / "000.png"
 
 
 def _write_png(path: Path, image: Image) -> None:

@@ -37,7 +37,7 @@ HELD_OUT: dict[str, Ranges] = {
     "blur": ((0.9, 1.4),),
     "noise": ((9.0, 14.0),),
 }
-"""Degrees; factor; share of the side by which corners move; factor; sigma in px at 196; sd of 255."""
+"""Degrees; factor; share of the side that corners move by; factor; px at 196; sd, of 255."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,14 @@ def photograph(
     if scene.fault_mask is not None:
         warped = cv2.warpPerspective(scene.fault_mask, matrix, (size, size))
         mask = np.where(warped > 127, 255, 0).astype(np.uint8)
-    parts = tuple(_seen(part.cls, part.outline or _corners(part.box), matrix, size)
-                  for part in scene.parts)
+    parts = tuple(
+        _seen(part.cls, part.outline or _corners(part.box), matrix, size) for part in scene.parts
+    )
     return Photo(
-        _expose(rng, image, drawn, size), parts, scene.attributes, mask,
+        _expose(rng, image, drawn, size),
+        parts,
+        scene.attributes,
+        mask,
         "+".join(beyond) if beyond else "in-range",
     )
 
@@ -94,8 +98,9 @@ def plain(scene: Scene, size: int) -> Photo:
     """The scene without nuisance: for reference pictures."""
     image = cv2.resize(scene.image, (size, size), interpolation=cv2.INTER_AREA)
     matrix = np.diag([size / BOARD, size / BOARD, 1.0])
-    parts = tuple(_seen(part.cls, part.outline or _corners(part.box), matrix, size)
-                  for part in scene.parts)
+    parts = tuple(
+        _seen(part.cls, part.outline or _corners(part.box), matrix, size) for part in scene.parts
+    )
     return Photo(image, parts, scene.attributes, None, "in-range")
 
 
@@ -148,9 +153,7 @@ def _seen(
     return SeenPart(cls, box, centre, cell_at(*centre, size, size))
 
 
-def _expose(
-    rng: np.random.Generator, image: Image, drawn: dict[str, float], size: int
-) -> Image:
+def _expose(rng: np.random.Generator, image: Image, drawn: dict[str, float], size: int) -> Image:
     """Light, shadow, colour cast, blur, noise and compression."""
     small = np.linspace(-1.0, 1.0, 16, dtype=np.float32)
     x, y = np.meshgrid(small, small)
@@ -158,9 +161,7 @@ def _expose(
     light = 1.0 + rng.uniform(0, 0.18) * (np.cos(angle) * x + np.sin(angle) * y)
     if rng.random() < 0.4:
         cx, cy, width = rng.uniform(-1, 1), rng.uniform(-1, 1), rng.uniform(0.2, 0.6)
-        light = light - rng.uniform(0.1, 0.3) * np.exp(
-            -((x - cx) ** 2 + (y - cy) ** 2) / width**2
-        )
+        light = light - rng.uniform(0.1, 0.3) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / width**2)
     cast = rng.uniform(0.94, 1.06, 3) * drawn["brightness"]
     gain = (light[..., None] * cast).astype(np.float32)
     lit = image * cv2.resize(gain, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -172,5 +173,5 @@ def _expose(
     if rng.random() < 0.3:
         quality = int(rng.integers(55, 95))
         coded = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        out = cv2.imdecode(coded, cv2.IMREAD_COLOR).astype(np.uint8)
+        out = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
     return np.ascontiguousarray(out)

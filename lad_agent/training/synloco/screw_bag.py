@@ -271,7 +271,7 @@ def _screw(length: int, bend: float) -> Sprite:
 
 
 def _grey(value: npt.NDArray[np.floating]) -> sprites.Floats:
-    return (value[..., None] * np.array([0.97, 0.98, 1.02])).astype(np.float32)
+    return np.asarray(value[..., None] * np.array([0.97, 0.98, 1.02]), np.float32)
 
 
 def _bag(rng: np.random.Generator, image: Image) -> None:

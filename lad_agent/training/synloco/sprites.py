@@ -85,7 +85,7 @@ def texture(kind: str) -> Image:
         value[lines] = -30
         value[:, lines] = -30
         value = np.asarray(cv2.GaussianBlur(value, (0, 0), 1.0), dtype=np.float32)
-    return np.clip(128 + value, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(128 + value, 0, 255), np.uint8)
 
 
 def shift_hue(colour: Colour, shift: float) -> Colour:
@@ -115,9 +115,7 @@ def stroke(
     image: Image, points: npt.ArrayLike, colour: Colour | int, width: int, closed: bool = False
 ) -> None:
     """Draw a polyline through points [n, 2], antialiased, `width` pixels wide."""
-    cv2.polylines(
-        image, [_fixed(points)], closed, _scalar(colour), width, cv2.LINE_AA, _SHIFT
-    )
+    cv2.polylines(image, [_fixed(points)], closed, _scalar(colour), width, cv2.LINE_AA, _SHIFT)
 
 
 def disc(image: Image, centre: Point, radius: float, colour: Colour | int) -> None:
@@ -277,9 +275,7 @@ def dirt(image: Image, rng: np.random.Generator, centre: Point, size: float) -> 
     return mask
 
 
-def chip(
-    image: Image, under: Image, rng: np.random.Generator, centre: Point, size: float
-) -> Image:
+def chip(image: Image, under: Image, rng: np.random.Generator, centre: Point, size: float) -> Image:
     """Break a jagged piece about `size` px across away, showing `under`; returns its mask."""
     turn = np.sort(rng.uniform(0, 2 * np.pi, 9))
     reach = rng.uniform(0.34, 0.6, 9)[:, None] * size

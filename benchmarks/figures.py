@@ -1,0 +1,498 @@
+"""The figures of the pocket reasoner, on pictures that no training used.
+
+    python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json]
+
+`--count` is the number of test pictures a product, half of them anomalous. Seeds start at
+1,000,000, training used those below. Everything goes through the reasoner and the policy as
+`lad-agent inspect` does; the tables beside it are what its verdicts must be compared with:
+always-yes, always-no, a hand-made rule on coloured blobs, and the tower's object head with the
+rules counted by program. Then what shows that it looks: pictures blanked, rules taken away, rules
+changed; and the listing alone, and faults by how far a count is off its rule.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from lad_agent import policy, protocol, rationale, recipe
+from lad_agent.judgement import Decision, Judgement
+from lad_agent.rationale import Count, Facts
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.reasoners.witness import load_witness
+from lad_agent.recipe import Recipe, Rule
+from lad_agent.training import synloco
+from lad_agent.training.evaluation import Judged, Metrics, Truth, metrics, verdicts
+from lad_agent.training.pocket import rules as random_rules
+from lad_agent.training.pocket.data import facts_of, resize
+from lad_agent.training.pocket.vision import visual_tokens
+
+SEED = 1_000_000
+COUNTED_FAULTS = {
+    "screw_bag": ("R1", "R2", "R3", "R4"),
+    "pushpins": ("R1", "R2"),
+    "breakfast_box": ("R1", "R2", "R3"),
+    "juice_bottle": ("R1", "R2", "R3"),
+    "splicing_connectors": ("R1", "R2", "R3", "R4", "R6"),
+}
+"""Rules of count and of pairing, for the row without rules and reference."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A picture, its facts and its truth under the recipe it is judged by."""
+
+    recipe: Recipe
+    image: Image.Image
+    facts: Facts
+    truth: Truth
+
+    @property
+    def question(self) -> Question:
+        """The case as the reasoner gets it."""
+        digest = hashlib.sha256(np.asarray(self.image).tobytes()).hexdigest()
+        return Question(self.recipe, self.image, digest)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Figures of the pocket reasoner.")
+    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--model", type=Path, default=EMBEDDED)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_flush_denormal(True)
+    reasoner = TransformersReasoner(options.model, max_batch=64)
+    figures = measure(reasoner, options.model, options.count)
+    print(markdown(figures))
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def measure(reasoner: TransformersReasoner, folder: Path, count: int) -> Metrics:
+    """All rows."""
+    cases = [c for product in synloco.PRODUCTS for c in test_set(product, count, "train")]
+    beyond = [c for p in synloco.PRODUCTS for c in test_set(p, count // 2, "held-out", 1)]
+    judged, judgements = judge(reasoner, cases, "in range")
+    outside, _ = judge(reasoner, beyond, "held out")
+    head = by_head(folder, cases)
+    return {
+        "model": reasoner.fingerprint,
+        "count": count,
+        "pocket": grouped(judged),
+        "held_out": grouped(outside),
+        "strata": strata([*judged, *outside]),
+        "baselines": {
+            "always_yes": grouped(_always(cases, True)),
+            "always_no": grouped(_always(cases, False)),
+            "blobs": grouped(by_blobs(cases)),
+            "object_head": grouped(head),
+        },
+        "listing": listing(cases, judgements),
+        "looks": looks(reasoner, cases),
+        "rule_difference": rule_difference(reasoner, count),
+        "other_pictures": other_pictures(reasoner, count // 8),
+    }
+
+
+def test_set(
+    product: str, count: int, split: Literal["train", "held-out"], offset: int = 0
+) -> list[Case]:
+    """Half good, a quarter logical, a quarter structural."""
+    task = recipe.load(recipe.shipped(product))
+    kinds: list[Literal["normal", "logical", "structural"]] = (
+        ["normal"] * (count // 2) + ["logical"] * (count // 4) + ["structural"] * (count // 4)
+    )
+    return [_case(task, split, SEED + offset, index, kind) for index, kind in enumerate(kinds)]
+
+
+def judge(
+    reasoner: TransformersReasoner, cases: Sequence[Case], what: str
+) -> tuple[list[Judged], list[Judgement]]:
+    """Judge and decide all cases, as the workflow does."""
+    begin = time.monotonic()
+    judgements: list[Judgement] = []
+    for start in range(0, len(cases), 64):
+        part = [case.question for case in cases[start : start + 64]]
+        judgements += reasoner.judge_batch(part)
+        print(f"{what}: {len(judgements)} of {len(cases)}", end="\r", file=sys.stderr)
+    print(f"{what}: {len(cases)} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    pairs = zip(cases, judgements, strict=True)
+    return [
+        _judged(case.truth, j, policy.decide(j, case.recipe.policy)) for case, j in pairs
+    ], judgements
+
+
+def grouped(judged: Sequence[Judged]) -> Metrics:
+    """Figures of all and of each product."""
+    return {
+        "all": metrics(judged),
+        **{
+            product: metrics([j for j in judged if j.truth.product == product])
+            for product in synloco.PRODUCTS
+        },
+    }
+
+
+def strata(judged: Sequence[Judged]) -> Metrics:
+    """Verdicts by product and nuisance axis, logical faults against good parts, worst first."""
+    axes = sorted({axis for j in judged for axis in j.truth.stratum.split("+")})
+    rows = {}
+    for product in synloco.PRODUCTS:
+        for axis in axes:
+            group = [
+                j
+                for j in judged
+                if j.truth.product == product
+                and axis in j.truth.stratum.split("+")
+                and j.truth.kind != "structural"
+            ]
+            if group:
+                rows[f"{product} / {axis}"] = verdicts(group)
+    return dict(sorted(rows.items(), key=lambda row: row[1]["balanced_accuracy"] or 1.0))
+
+
+def by_head(folder: Path, cases: Sequence[Case]) -> list[Judged]:
+    """The tower's object head, its facts judged by the rules in program."""
+    witness = load_witness(folder)
+    if witness is None:
+        return []
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()
+    out = []
+    for start in range(0, len(cases), 64):
+        part = cases[start : start + 64]
+        pixels = np.stack([np.asarray(case.image) for case in part])
+        with torch.inference_mode():
+            seen = witness.facts(visual_tokens(model, pixels))
+        for case, facts in zip(part, seen, strict=True):
+            bad = _anomalous(case.recipe, facts)
+            out.append(_plain(case.truth, bad, 1.0 if bad else 0.0))
+    return out
+
+
+def by_blobs(cases: Sequence[Case]) -> list[Judged]:
+    """A rule by hand: count and area of blobs by colour, against 40 good parts of the product."""
+    limits = {
+        product: _blob_limits([c.image for c in test_set(product, 80, "train", 7)[:40]])
+        for product in synloco.PRODUCTS
+    }
+    out = []
+    for case in cases:
+        middle, spread = limits[case.truth.product]
+        distance = float(np.abs((_blobs(case.image) - middle) / spread).mean())
+        out.append(_plain(case.truth, distance > 1.0, distance / (1.0 + distance)))
+    return out
+
+
+def listing(cases: Sequence[Case], judgements: Sequence[Judgement]) -> Metrics:
+    """How often the rationale's list agrees with what is there, in number and in place."""
+    rows: dict[str, list[tuple[bool, bool, bool]]] = {}
+    for case, judgement in zip(cases, judgements, strict=True):
+        said = {c.rule: c for c in rationale.read(judgement.rationale) or ()}
+        for rule in case.recipe.rules:
+            form, claim = rationale.read_rule(rule.text), said.get(rule.id)
+            if form is None:
+                continue
+            true = rationale.clause(rule.id, form, case.facts)
+            rows.setdefault(case.truth.product, []).append(
+                (
+                    claim is not None and claim.observed == true.observed,
+                    claim is not None and claim.places == true.places,
+                    isinstance(form, Count),
+                )
+            )
+    return {
+        product: {
+            "statements": len(found),
+            "value_right": float(np.mean([value for value, _, _ in found])),
+            "places_right": float(np.mean([place for _, place, count in found if count])),
+        }
+        for product, found in rows.items()
+    }
+
+
+def looks(reasoner: TransformersReasoner, cases: Sequence[Case]) -> Metrics:
+    """Balanced accuracy with the query blanked, without rules and reference, with a rule changed.
+
+    The quality gate is off in all three.
+    """
+    some = [c for c in cases if c.truth.kind != "structural"]
+    blank = Image.new("RGB", some[0].image.size, (128, 128, 128))
+    blanked, _ = judge(
+        reasoner, [dataclasses.replace(case, image=blank) for case in some], "blanked"
+    )
+    counted = [
+        c for c in some if not c.truth.anomalous or c.truth.rule in COUNTED_FAULTS[c.truth.product]
+    ]
+    bare, _ = judge(reasoner, [_without_rules(case) for case in counted], "no rules")
+    changed, _ = judge(reasoner, changed_rule(len(some) // 10), "three washers")
+    return {
+        "query_blanked": verdicts(blanked),
+        "no_rules_no_reference": verdicts(bare),
+        "three_washers_instead_of_two": verdicts(changed),
+    }
+
+
+def changed_rule(count: int) -> list[Case]:
+    """Screw bags with two or three washers, else complete, under `exactly 3 washers`."""
+    task = recipe.load(recipe.shipped("screw_bag"))
+    changed = _with_rules(
+        task,
+        [r if r.id != "R1" else Rule(id="R1", text="exactly 3 washers") for r in task.rules],
+    )
+    out = []
+    index = 0
+    wanted = {2: count // 2, 3: count // 2}
+    while any(wanted.values()):
+        kind: Literal["normal", "logical"] = "normal" if wanted[2] else "logical"
+        case = _case(changed, "train", SEED + 11, index, kind)
+        index += 1
+        others = all(
+            len(case.facts.places[noun]) == number
+            for noun, number in (("nuts", 2), ("long screws", 1), ("short screws", 1))
+        )
+        washers = len(case.facts.places["washers"])
+        if others and wanted.get(washers, 0):
+            wanted[washers] -= 1
+            out.append(case)
+    return out
+
+
+def rule_difference(reasoner: TransformersReasoner, count: int) -> Metrics:
+    """Any counts, one rule off by 0 to 4 or more: verdicts right, and bad parts passed."""
+    cases: dict[int, list[Case]] = {}
+    for product in ("screw_bag", "pushpins", "breakfast_box"):
+        task = recipe.load(recipe.shipped(product))
+        for index in range(count):
+            case = _off_by(task, index, index % 5)
+            if case is not None:
+                cases.setdefault(case.truth.difference, []).append(case)
+    rows = {}
+    for difference, group in sorted(cases.items()):
+        judged, _ = judge(reasoner, group, f"off by {difference}")
+        rows[str(difference)] = {
+            "n": len(group),
+            "right": float(np.mean([j.anomalous == j.truth.anomalous for j in judged])),
+            "passed": float(np.mean([j.result == "OK" for j in judged])),
+        }
+    return rows
+
+
+def other_pictures(reasoner: TransformersReasoner, count: int) -> Metrics:
+    """Share passed of other products' pictures, bare walls and noise, the quality gate off."""
+    rng = np.random.default_rng(SEED)
+    rows: dict[str, list[Case]] = {"other product": [], "bare wall": [], "noise": []}
+    for number, product in enumerate(synloco.PRODUCTS):
+        task = recipe.load(recipe.shipped(product))
+        other = synloco.PRODUCTS[(number + 1 + SEED) % len(synloco.PRODUCTS)]
+        truth = Truth(product, True, "logical", None, "other", 0, Path())
+        for index in range(count):
+            sample = synloco.sample(other, SEED + 13, index, "train", 196, "normal")
+            wall = rng.uniform(40, 220, 3) + rng.normal(0, 3, (196, 196, 3))
+            noise = rng.integers(0, 256, (196, 196, 3))
+            for name, pixels in (
+                ("other product", sample.photo.image),
+                ("bare wall", wall),
+                ("noise", noise),
+            ):
+                image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+                rows[name].append(Case(task, image, Facts(other), truth))
+    out = {}
+    for name, cases in rows.items():
+        judged, _ = judge(reasoner, cases, name)
+        out[name] = {
+            "n": len(judged),
+            "passed": sum(j.result == "OK" for j in judged),
+            "to people": sum(j.result == "NotDecidable" for j in judged),
+        }
+    return out
+
+
+def markdown(figures: Metrics) -> str:
+    """The tables of README and model card."""
+    rows = [
+        "| product | logical | structural | AUROC | overkill | escapes | coverage "
+        "| object head | blobs | always |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    base = figures["baselines"]
+    for name in ("all", *synloco.PRODUCTS):
+        own = figures["pocket"][name]
+        values = [
+            own["logical"]["balanced_accuracy"],
+            own["structural"]["balanced_accuracy"],
+            own["auroc"],
+            own["overkill_rate"],
+            own["escape_rate"],
+            own["coverage"],
+            base["object_head"][name]["logical"]["balanced_accuracy"],
+            base["blobs"][name]["logical"]["balanced_accuracy"],
+            base["always_no"][name]["logical"]["balanced_accuracy"],
+        ]
+        rows.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+    check = figures["pocket"]["all"]["evidence_check"]
+    worst, figure = next(iter(figures["strata"].items()))
+    held = figures["held_out"]["all"]["logical"]["balanced_accuracy"]
+    rows += [
+        "",
+        f"Evidence check: catches {_percent(check['catch_rate'])} of the wrong verdicts, and sends "
+        f"{_percent(check['cost'])} of the right ones to people.",
+        f"Held-out ranges: balanced accuracy on logical faults {held:.3f}; worst stratum {worst}: "
+        f"{figure['balanced_accuracy']:.3f} of {figure['n']} pictures.",
+        "",
+        "| it looks | n | balanced accuracy |",
+        "|---|---|---|",
+    ]
+    for name, row in figures["looks"].items():
+        rows.append(f"| {name.replace('_', ' ')} | {row['n']} | {row['balanced_accuracy']:.3f} |")
+    rows += ["", "| count off its rule by | n | right | passed |", "|---|---|---|---|"]
+    for name, row in figures["rule_difference"].items():
+        rows.append(f"| {name} | {row['n']} | {row['right']:.3f} | {row['passed']:.3f} |")
+    rows += ["", "| listing alone | statements | value right | places right |", "|---|---|---|---|"]
+    for name, row in figures["listing"].items():
+        rows.append(
+            f"| {name} | {row['statements']} | {row['value_right']:.3f} "
+            f"| {row['places_right']:.3f} |"
+        )
+    rows += ["", "| picture of | n | passed | to people |", "|---|---|---|---|"]
+    for name, row in figures["other_pictures"].items():
+        rows.append(f"| {name} | {row['n']} | {row['passed']} | {row['to people']} |")
+    return "\n".join(rows)
+
+
+def _case(
+    task: Recipe,
+    split: Literal["train", "held-out"],
+    seed: int,
+    index: int,
+    kind: Literal["normal", "logical", "structural", "varied"],
+) -> Case:
+    sample = synloco.sample(task.product, seed, index, split, 392, kind)
+    facts = facts_of(sample)
+    truth = Truth(
+        product=task.product,
+        anomalous=_anomalous(task, facts),
+        kind={"normal": "good"}.get(kind, kind),
+        rule=sample.plan.rule,
+        stratum=sample.photo.stratum,
+        difference=_difference(task, facts),
+        image=Path(),
+    )
+    return Case(task, Image.fromarray(resize(sample.photo.image)), facts, truth)
+
+
+def _off_by(task: Recipe, index: int, difference: int) -> Case | None:
+    """A varied picture under rules that all hold, but one count off by `difference`."""
+    case = _case(task, "train", SEED + 17, index, "varied")
+    rng = np.random.default_rng([SEED, index])
+    forms = [rationale.read_rule(rule.text) for rule in task.rules]
+    true = [random_rules.holding(form, case.facts, rng) for form in forms if form is not None]
+    counts = [n for n, form in enumerate(true) if isinstance(form, Count)]
+    chosen = int(rng.choice(counts))
+    form = true[chosen]
+    if difference and isinstance(form, Count):
+        options = [n for n in (form.number - difference, form.number + difference) if 0 <= n <= 6]
+        if not options:
+            return None
+        true[chosen] = Count(form.noun, int(rng.choice(options)))
+    rules = [Rule(id=f"R{n}", text=rationale.write_rule(f)) for n, f in enumerate(true, 1)]
+    changed = _with_rules(task, rules)
+    truth = dataclasses.replace(
+        case.truth,
+        anomalous=_anomalous(changed, case.facts),
+        kind="logical" if difference else "good",
+        difference=difference,
+    )
+    return dataclasses.replace(case, recipe=changed, truth=truth)
+
+
+def _without_rules(case: Case) -> Case:
+    bare = dataclasses.replace(
+        case.recipe, rules=(), references=(), reference_sha256=(), task_version="bare"
+    )
+    return dataclasses.replace(
+        case, recipe=dataclasses.replace(bare, task_version=f"bare-{case.truth.product}")
+    )
+
+
+def _with_rules(task: Recipe, rules: Sequence[Rule]) -> Recipe:
+    words = json.dumps([rule.model_dump() for rule in rules])
+    version = hashlib.sha256(f"{task.task_version}{words}".encode()).hexdigest()[:16]
+    return dataclasses.replace(task, rules=tuple(rules), task_version=version)
+
+
+def _anomalous(task: Recipe, facts: Facts) -> bool:
+    return any(not c.ok for c in rationale.clauses(task.product, task.rules, facts))
+
+
+def _difference(task: Recipe, facts: Facts) -> int:
+    forms = [rationale.read_rule(rule.text) for rule in task.rules]
+    return max(
+        abs(int(rationale.clause("R1", form, facts).observed) - form.number)
+        for form in forms
+        if isinstance(form, Count)
+    )
+
+
+def _judged(truth: Truth, judgement: Judgement, decision: Decision) -> Judged:
+    score = judgement.decision_score
+    return Judged(
+        truth=truth,
+        anomalous=judgement.anomalous,
+        score=0.5 if score is None else score,
+        result=decision.result.value,
+        rule=judgement.rule,
+        well_formed=judgement.well_formed,
+        evidence=judgement.evidence,
+    )
+
+
+def _plain(truth: Truth, anomalous: bool, score: float) -> Judged:
+    result = "NotOK" if anomalous else "OK"
+    return Judged(truth, anomalous, score, result, None, True, "unchecked")
+
+
+def _always(cases: Sequence[Case], answer: bool) -> list[Judged]:
+    return [_plain(case.truth, answer, 0.5) for case in cases]
+
+
+def _blobs(image: Image.Image) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Number and area of connected regions in six hues and the greys."""
+    hsv = cv2.cvtColor(cv2.GaussianBlur(np.asarray(image), (0, 0), 1.2), cv2.COLOR_RGB2HSV)
+    bright = hsv[..., 1] > 90
+    masks = [bright & (hsv[..., 0] // 30 == hue) for hue in range(6)]
+    grey = hsv[..., 2].astype(np.int16)
+    masks.append(np.abs(grey - int(np.median(grey))) > 35)
+    out = []
+    for mask in masks:
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        large = areas[areas >= 25]
+        out += [float(len(large)), float(np.sqrt(large.sum()))]
+    return np.array(out)
+
+
+def _blob_limits(pictures: Sequence[Image.Image]) -> tuple[Any, Any]:
+    found = np.stack([_blobs(picture) for picture in pictures])
+    return np.median(found, axis=0), found.std(axis=0) + 1.0
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}%"
+
+
+if __name__ == "__main__":
+    main()
