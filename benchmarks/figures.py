@@ -398,8 +398,9 @@ def _off_by(task: Recipe, index: int, difference: int) -> Case | None:
     """A varied picture under rules that all hold, but one count off by `difference`."""
     case = _case(task, "train", SEED + 17, index, "varied")
     rng = np.random.default_rng([SEED, index])
-    forms = [rationale.read_rule(rule.text) for rule in task.rules]
-    true = [random_rules.holding(form, case.facts, rng) for form in forms if form is not None]
+    true = [
+        random_rules.holding(form, case.facts, rng) for form in random_rules.forms(task.product)
+    ]
     counts = [n for n, form in enumerate(true) if isinstance(form, Count)]
     chosen = int(rng.choice(counts))
     form = true[chosen]

@@ -42,7 +42,9 @@ def main() -> None:
         )
         files = sorted((root / PRODUCT / "test").rglob("*.png"))
         task = recipe.load(root / PRODUCT / "recipe.yaml")
-        pictures = [images.prepare(images.read(f).image, task.region, task.image_size) for f in files]
+        pictures = [
+            images.prepare(images.read(f).image, task.region, task.image_size) for f in files
+        ]
         inspect = [lad_agent, "inspect", str(root / PRODUCT / "test"), "--store"]
         empty = _seconds(
             lambda: _run([*inspect, str(root / "one.db"), "--limit", "1"]),

@@ -116,16 +116,16 @@ def references(recipe: Recipe) -> tuple[Image.Image, ...]:
     return tuple(pictures)
 
 
-def gate(image: Image.Image, region: Region, size: int) -> Reason | None:
-    """Why the picture is not worth judging, or None. `size` is the side that is judged.
+def gate(picture: Image.Image, shorter_side: int) -> Reason | None:
+    """Why a prepared picture is not worth judging, or None.
 
-    The thresholds let every picture pass that training's lighting, blur and noise can make, and
-    stop a wall, a lens cap, a lamp and noise.
+    `shorter_side` is that of the region before it was resized (see `shorter_side`). The
+    thresholds let every picture pass that training's lighting, blur and noise can make, and stop
+    a wall, a lens cap, a lamp and noise.
     """
-    left, top, right, bottom = _box(image, region)
-    if min(right - left, bottom - top) < MIN_SIDE_SHARE * size:
+    if shorter_side < MIN_SIDE_SHARE * picture.width:
         return Reason.TOO_SMALL
-    quality = measure(prepare(image, region, _FINE))
+    quality = measure(picture)
     if quality.bright < MIN_BRIGHT:
         return Reason.TOO_DARK
     if quality.dark > MAX_DARK:
@@ -135,6 +135,12 @@ def gate(image: Image.Image, region: Region, size: int) -> Reason | None:
     if quality.correlation < MIN_CORRELATION:
         return Reason.NOISE
     return None
+
+
+def shorter_side(image: Image.Image, region: Region) -> int:
+    """The shorter side of the region in pixels of the image."""
+    left, top, right, bottom = _box(image, region)
+    return min(right - left, bottom - top)
 
 
 MIN_SIDE_SHARE = 0.5
@@ -147,8 +153,10 @@ _FINE, _COARSE = 196, 98
 
 
 def measure(picture: Image.Image) -> Quality:
-    """What the gate looks at; the picture is 196 x 196 px."""
+    """What the gate looks at, whatever the picture's size."""
     grey = picture.convert("L")
+    if grey.size != (_FINE, _FINE):
+        grey = grey.resize((_FINE, _FINE), Image.Resampling.BICUBIC)
     fine = np.asarray(grey, np.float32)
     coarse = np.asarray(grey.resize((_COARSE, _COARSE), Image.Resampling.BOX), np.float32)
     dark, bright = np.percentile(coarse, (2, 98))

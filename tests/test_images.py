@@ -214,6 +214,11 @@ def test_references_are_prepared_and_must_not_change(tmp_path: Path) -> None:
         images.references(loaded)
 
 
+def _gated(image: Image.Image, region: Region, size: int) -> Reason | None:
+    picture = images.prepare(image, region, size)
+    return images.gate(picture, images.shorter_side(image, region))
+
+
 def _picture(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
@@ -239,14 +244,14 @@ def _wall(level: float, noise: float, size: int = 392) -> np.ndarray:
     ],
 )
 def test_the_gate(picture: Image.Image, reason: Reason | None) -> None:
-    assert images.gate(picture, WHOLE, 196) is reason
+    assert _gated(picture, WHOLE, 196) is reason
 
 
 def test_the_gate_looks_at_the_region_alone() -> None:
     picture = Image.new("RGB", (400, 400), (120, 120, 120))
     picture.paste(part("a", 1, size=200), (200, 200))
-    assert images.gate(picture, Region(right=0.4, bottom=0.4), 100) is Reason.BLURRED
-    assert images.gate(picture, Region(left=0.5, top=0.5), 100) is None
+    assert _gated(picture, Region(right=0.4, bottom=0.4), 100) is Reason.BLURRED
+    assert _gated(picture, Region(left=0.5, top=0.5), 100) is None
 
 
 @pytest.mark.parametrize("product", recipe.SHIPPED)
@@ -256,4 +261,4 @@ def test_the_gate_lets_every_synthetic_picture_pass(product: str) -> None:
         split, kind = ("train", "held-out")[index % 2], ("normal", "varied")[index // 2 % 2]
         sample = synloco.sample(product, 11, index, split, 196, kind)
         picture = Image.fromarray(sample.photo.image)
-        assert images.gate(picture, WHOLE, 196) is None
+        assert _gated(picture, WHOLE, 196) is None

@@ -77,9 +77,7 @@ def test_only_well_formed_text_yields_a_verdict(text):
 def test_white_space_and_case_are_forgiven(think, anomalous, gaps, data):
     a, b, c, d, e = gaps
     word = "yes" if anomalous else "no"
-    cased = [
-        "".join(draw_case(data, ch) for ch in part) for part in ("think", "answer", word)
-    ]
+    cased = ["".join(draw_case(data, ch) for ch in part) for part in ("think", "answer", word)]
     t, n, w = cased
     text = f"{a}<{t}>{think}</{t}>{b}<{n}>{c}{w}{d}</{n}>{e}"
     assert protocol.parse(text) == protocol.Answer(anomalous, think.strip())

@@ -28,7 +28,7 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """Run the command line and exit with the code of `lad_agent.errors`."""
     try:
-        app()
+        app(prog_name="lad-agent")
     except LadAgentError as error:
         print(f"lad-agent: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)

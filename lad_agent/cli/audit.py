@@ -85,7 +85,7 @@ def _line(one: Inspected) -> dict[str, Any]:
     known = one.outcome.model_dump(mode="json") if one.outcome else {"id": one.id}
     intake = one.intake.model_dump(mode="json")
     times = {"opened_at": one.opened_at, "recorded_at": one.recorded_at, "closed_at": one.closed_at}
-    return {**intake, **known, **times}
+    return {**intake, **known, "detail": one.detail, **times}
 
 
 def _row(one: Inspected) -> tuple[str, ...]:

@@ -165,6 +165,7 @@ def _details(audit: AuditStore, review: Review) -> dict[str, Any]:
     said = outcome if review.kind == "escalation" or review.decision else None
     return {
         **_brief(review),
+        "detail": review.inspected.detail if said else None,
         "inspection": review.inspected.id,
         "image": intake.image,
         "kept": str(audit.images / review.kept) if review.kept else None,

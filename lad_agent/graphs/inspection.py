@@ -39,13 +39,14 @@ def thread(inspection_id: str) -> Any:
     return {"configurable": {"thread_id": inspection_id}}
 
 
-def _after_read(state: State) -> str:
+# Routes are coroutines because LangGraph sends plain functions through a thread.
+async def _after_read(state: State) -> str:
     return "judge" if state["result"] is None else "escalate"
 
 
-def _after_judge(state: State) -> str:
+async def _after_judge(state: State) -> str:
     return "decide" if state["result"] is None else "escalate"
 
 
-def _after_decide(state: State) -> str:
+async def _after_decide(state: State) -> str:
     return "escalate" if state["result"] == Result.NOT_DECIDABLE else "record"

@@ -125,8 +125,8 @@ def _look(state: State, recipe: Recipe, max_pixels: int) -> tuple[Image.Image, R
     found = images.read(path, max_pixels=max_pixels)
     if found.sha256 != state["image_sha256"]:
         raise UnreadableInput(f"{path}: changed since it was taken in; inspect it again")
-    reason = images.gate(found.image, recipe.region, recipe.image_size)
-    return images.prepare(found.image, recipe.region, recipe.image_size), reason
+    picture = images.prepare(found.image, recipe.region, recipe.image_size)
+    return picture, images.gate(picture, images.shorter_side(found.image, recipe.region))
 
 
 def _undecided(reason: Reason, detail: str | None) -> Update:

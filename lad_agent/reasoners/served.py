@@ -8,6 +8,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import itertools
 import os
 import time
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from lad_agent.errors import ReasonerError, ReasonerTimeout, ReasonerUnavailable
 from lad_agent.judgement import Judgement
 from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
 from lad_agent.reasoners.door import Door
-from lad_agent.reasoners.reading import ends_of, read_drawn
+from lad_agent.reasoners.reading import read_drawn
 from lad_agent.recipe import Region
 
 UNSHAPED: Mapping[str, Any] = {"repetition_penalty": 1.0, "top_k": -1}
@@ -189,26 +190,37 @@ def _read(choice: Choice, who: str) -> Drawn:
     tokens = choice.logprobs.content if choice.logprobs else None
     if tokens is None:
         raise ReasonerError(f"{who}: no log-probabilities; the server must support logprobs")
-    text = choice.message.content or ""
-    spelled = [bytes(t.bytes) if t.bytes is not None else t.token.encode() for t in tokens]
-    generated = b"".join(spelled).decode("utf-8", "replace")
-    begin = generated.find(text)
-    if begin < 0:
-        return Drawn(text, None, None, len(tokens))
-
-    def length(n: int) -> int:
-        return len(b"".join(spelled[:n]).decode("utf-8", "ignore"))
 
     def alternatives(at: int) -> Mapping[str, float]:
         top = {t.token: t.logprob for t in tokens[at].top_logprobs}
         return {**top, tokens[at].token: tokens[at].logprob}
 
-    pieces = [piece.decode("utf-8", "replace") for piece in spelled]
-    ends = [max(0, end - begin) for end in ends_of(pieces, generated, length)]
+    text = choice.message.content or ""
+    pieces = [t.token if t.bytes is None else _decoded(t.bytes) for t in tokens]
     return read_drawn(
         text,
-        ends,
+        _ends(pieces, text),
         [token.logprob for token in tokens],
         alternatives,
         complete=choice.finish_reason == "stop",
     )
+
+
+def _ends(pieces: list[str], text: str) -> list[int]:
+    """Where each token ends in the text, reckoned from the verdict.
+
+    The tokens' texts need not add up to the answer's: servers list the end token too, and cannot
+    spell a token that holds a part of a character. Both lie outside what is looked for.
+    """
+    span = protocol.verdict_span(text)
+    if span is None:
+        return []
+    generated = "".join(pieces)
+    at = generated.rfind(text[span[0] :])
+    if at < 0:
+        return []
+    return [end - at + span[0] for end in itertools.accumulate(map(len, pieces))]
+
+
+def _decoded(spelled: list[int]) -> str:
+    return bytes(spelled).decode("utf-8", "replace")

@@ -64,7 +64,7 @@ def test_help_is_quick() -> None:
 def test_errors_are_one_line_and_a_code(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, error: errors.LadAgentError, code: int
 ) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise error
 
     monkeypatch.setattr(app, "app", fail)
@@ -73,7 +73,7 @@ def test_errors_are_one_line_and_a_code(
 
 
 def test_a_missing_extra_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
+    def fail(**_: object) -> None:
         raise ModuleNotFoundError("No module named 'trl'", name="trl")
 
     monkeypatch.setattr(app, "app", fail)

@@ -77,7 +77,7 @@ def test_one_inspection_is_shown_whole(cli: Cli, recorded: list[dict[str, object
     wanted = recorded[1]
     shown = cli("audit", "show", wanted["id"], "--json").json
     assert {name: shown[name] for name in wanted} == wanted
-    assert shown["judgements"][0]["raw_text"].endswith("<answer>yes</answer>")
+    assert shown["judgement"]["raw_text"].endswith("<answer>yes</answer>")
     assert shown["recipe"]["rules"] == [{"id": "R1", "text": "exactly 2 washers"}]
     kinds = [event["type"] for event in shown["events"]]
     assert kinds[0] == "inspection.opened"

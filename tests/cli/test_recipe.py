@@ -15,7 +15,7 @@ def test_a_new_recipe_is_in_order_once_its_reference_is_there(cli: Cli, tmp_path
     assert "put a picture of a good part at line/reference.png" in ran.out
     ran = cli("recipe", "check", "line/recipe.yaml")
     assert ran.code == 5
-    assert "line/recipe.yaml:14: reference image 'reference.png' is not there" in ran.out
+    assert "line/recipe.yaml:15: reference image 'reference.png' is not there" in ran.out
     part("reference", 1).save(tmp_path / "line" / "reference.png")
     ran = cli("recipe", "check", "line/recipe.yaml")
     assert (ran.code, ran.out) == (0, "line/recipe.yaml: in order; my_tray, 2 rules\n")

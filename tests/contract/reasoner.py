@@ -134,9 +134,7 @@ class ReasonerContract:
             found = await reasoner.judge(Question(sure, image, "0" * 64))
             assert found.anomalous is True
 
-    async def test_cancelling_one_leaves_the_others(
-        self, reasoner: Reasoner, sure: Recipe
-    ) -> None:
+    async def test_cancelling_one_leaves_the_others(self, reasoner: Reasoner, sure: Recipe) -> None:
         tasks = [
             asyncio.create_task(reasoner.judge(toy.question(sure, toy.DARK, n))) for n in range(4)
         ]

@@ -1,7 +1,8 @@
 """A small OpenAI-compatible server around a model folder, over real HTTP.
 
 It answers with the stock `generate`, one request at a time, so that it shares no decoding code
-with what is tested. Model names other than `toy` ask for a fault.
+with what is tested. As vLLM does, it lists the end token among the tokens, though not in the
+text. Model names other than `toy` ask for a fault.
 """
 
 import base64
@@ -113,10 +114,10 @@ class Server:
     ) -> dict[str, Any]:
         tokenizer = self._processor.tokenizer
         ended = tokenizer.eos_token_id in ids
-        ids = ids[: ids.index(tokenizer.eos_token_id)] if ended else ids
+        ids = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
         content = [self._entry(token, logprobs[step], body["top_logprobs"])
                    for step, token in enumerate(ids)]  # fmt: skip
-        message = {"role": "assistant", "content": tokenizer.decode(ids)}
+        message = {"role": "assistant", "content": tokenizer.decode(ids[:-1] if ended else ids)}
         if body["model"] == "parsing":
             message["reasoning_content"] = "as the parser saw it"
         return {

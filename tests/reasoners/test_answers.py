@@ -158,7 +158,10 @@ def test_malformed_text_has_no_figures(tokenizer, reader, text):
 
 
 @settings(deadline=None)
-@given(st.text(st.characters(exclude_characters="<"), max_size=12), st.data())
+@given(
+    st.text(st.characters(exclude_characters="<", exclude_categories=["Cs"]), max_size=12),
+    st.data(),
+)
 def test_weakest_token_whatever_the_characters(think, data):
     tokenizer, reader = _qwen()
     whole = f"<think>a{think}</think><answer>yes</answer>"

@@ -146,7 +146,9 @@ async def test_a_bad_question_fails_alone(recipe, at):
 async def test_errors_of_lower_libraries_become_ours(recipe):
     cause = RuntimeError("out of memory\nby 3 GB")
     reasoner = MicroBatched(Counting(error=cause), max_batch=2, max_wait_s=0.0)
-    with pytest.raises(ReasonerError, match=r"^the model failed on this image: out of memory$") as e:
+    with pytest.raises(
+        ReasonerError, match=r"^the model failed on this image: out of memory$"
+    ) as e:
         await ask(reasoner, recipe, "bad")
     assert e.value.__cause__ is cause
     await reasoner.aclose()

@@ -78,9 +78,7 @@ def test_agrees_with_the_stock_generate(toy_model, tmp_path, colour):
     assert found.anomaly_score == pytest.approx(p_yes, abs=1e-5)
 
 
-def test_agrees_with_the_stock_generate_on_several_references_and_another_size(
-    toy_model, tmp_path
-):
+def test_agrees_with_the_stock_generate_on_several_references_and_another_size(toy_model, tmp_path):
     path = toy.write_recipe(tmp_path, samples=0).path
     toy.picture(toy.BRIGHT, 5, 84).save(tmp_path / "second.png")
     written = path.read_text().replace("[reference.png]", "[reference.png, second.png]")
@@ -148,8 +146,7 @@ def test_no_questions_no_judgements(toy_model):
 
 def test_prompts_of_many_recipes_do_not_pile_up(toy_model, tmp_path):
     recipes = [
-        toy.write_recipe(tmp_path / str(n), rule=f"exactly {n} lamps", samples=0)
-        for n in range(20)
+        toy.write_recipe(tmp_path / str(n), rule=f"exactly {n} lamps", samples=0) for n in range(20)
     ]
     first = toy_model.judge_batch([toy.question(recipes[0], toy.DARK)])
     for recipe in recipes:

@@ -3,14 +3,16 @@
 import asyncio
 import base64
 import io
+import math
 import time
 
 import pytest
+from openai.types.chat.chat_completion import Choice
 from PIL import Image
 
 from lad_agent import images
 from lad_agent.errors import ReasonerError, ReasonerTimeout, ReasonerUnavailable
-from lad_agent.reasoners.served import ServedReasoner
+from lad_agent.reasoners.served import ServedReasoner, _read
 from lad_agent.recipe import load
 from tests.reasoners import toy
 
@@ -185,3 +187,32 @@ async def test_is_named_by_model_and_endpoint(open_served):
     served = open_served(url="https://line7:8000/v1/", products=frozenset({"toy"}))
     assert served.fingerprint == "toy@line7:8000/v1"
     assert served.products == {"toy"}
+
+
+def test_tokens_that_hold_parts_of_characters_are_passed_over():
+    """Servers spell such tokens as they can; the verdict is found from the end."""
+    said = [("<think>", 0.9), ("Gr", 0.8), ("\ufffd", 0.7), ("\ufffd", 0.95), ("</think><answer", 0.9),
+            (">", 0.9), (" no", 0.6), ("</answer>", 0.5), ("<|im_end|>", 0.5)]  # fmt: skip
+    choice = _choice("<think>Gr螺</think><answer> no</answer>", said)
+    found = _read(choice, "toy")
+    assert found.weakest_token == pytest.approx(0.7)
+    assert found.p_yes == pytest.approx(0.2 / 0.8)
+    assert found.tokens == 9
+
+
+def test_tokens_that_are_not_the_answers_give_no_figures():
+    choice = _choice("<think>a</think><answer>no</answer>", [("something", 0.9), ("else", 0.9)])
+    found = _read(choice, "toy")
+    assert (found.weakest_token, found.p_yes) == (None, None)
+
+
+def _choice(text, said):
+    content = [
+        {"token": token, "logprob": math.log(p), "bytes": list(token.encode()),
+         "top_logprobs": [{"token": "yes", "logprob": math.log(0.2)}]}
+        for token, p in said
+    ]  # fmt: skip
+    return Choice.model_validate(
+        {"index": 0, "finish_reason": "stop", "logprobs": {"content": content},
+         "message": {"role": "assistant", "content": text}}
+    )  # fmt: skip

@@ -1,6 +1,7 @@
 """A Qwen2.5-VL of 0.2 million parameters, taught in seconds to answer by the query's colour.
 
-dark: good; bright: anomalous; green: either, so that it doubts; blue: malformed; red: no end.
+dark: good; bright: anomalous; green: two in three anomalous, so that it doubts; blue: malformed;
+red: no end.
 """
 
 from pathlib import Path
@@ -146,12 +147,12 @@ def network(tokens: PreTrainedTokenizerFast, seed: int = 0) -> Any:
     return model
 
 
-def teach(folder: Path, steps: int = 220) -> None:
+def teach(folder: Path, steps: int = 120) -> None:
     """Train the toy and save it in `folder`."""
     tokens = tokenizer()
     model, processor = network(tokens), new_processor(tokens, CHAT_TEMPLATE, SIZE)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
     random = np.random.default_rng(0)
     model.train()
     for _ in range(steps):
@@ -168,8 +169,7 @@ def teach(folder: Path, steps: int = 220) -> None:
 def _loss(model: Any, processor: Any, random: np.random.Generator) -> torch.Tensor:
     cases = [
         (DARK, GOOD), (BRIGHT, BAD), (BLUE, MALFORMED), (RED, ENDLESS),
-        (GREEN, GOOD if random.random() < 0.5 else BAD),
-        (GREEN, GOOD if random.random() < 0.5 else BAD),
+        (GREEN, GOOD), (GREEN, BAD), (GREEN, BAD),
     ]  # fmt: skip
     prompt = processor.apply_chat_template(
         protocol.messages("toy", RULES), add_generation_prompt=True, tokenize=False

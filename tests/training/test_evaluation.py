@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_agent import recipe
@@ -19,6 +19,7 @@ from lad_agent.training import evaluation
 SCORES = st.lists(st.floats(0, 1) | st.sampled_from((0.0, 0.5, 1.0)), max_size=12)
 
 
+@settings(deadline=None)
 @given(good=SCORES, bad=SCORES)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(
     good: list[float], bad: list[float]

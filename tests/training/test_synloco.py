@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,14 +17,27 @@ import numpy as np
 import pytest
 import yaml
 
+from lad_agent import recipe
 from lad_agent.cells import cell_at
-from lad_agent.errors import UsageError
+from lad_agent.cli import app
+from lad_agent.errors import StoreReadOnly, UsageError
 from lad_agent.rationale import Facts, clauses
 from lad_agent.recipe import Rule, shipped
 from lad_agent.training import synloco
-from lad_agent.training.synloco import dataset, pushpins, screw_bag
-from lad_agent.training.synloco.nuisance import HELD_OUT
-from lad_agent.training.synloco.scene import BOARD, DAMAGE, Image, Look, Plan, count_parts
+from lad_agent.training.synloco import dataset, juice_bottle, nuisance, pushpins, screw_bag
+from lad_agent.training.synloco.nuisance import HELD_OUT, TRAIN
+from lad_agent.training.synloco.scene import (
+    BOARD,
+    DAMAGE,
+    DAMAGE_KINDS,
+    HELD_OUT_BACKGROUNDS,
+    TRAIN_BACKGROUNDS,
+    Image,
+    Look,
+    Plan,
+    Scene,
+    count_parts,
+)
 
 PLANNED_HERE = (screw_bag, pushpins)  # the others: test_synloco_products.py
 KINDS: tuple[synloco.Kind, ...] = ("normal", "logical", "structural", "varied")
@@ -170,6 +186,46 @@ def test_strata_name_the_held_out_axes() -> None:
         assert set(beyond.stratum.split("+")) <= axes
 
 
+def test_held_out_axes_lie_beyond_what_training_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, float]] = []
+    backgrounds: list[str] = []
+    expose, draw = nuisance._expose, juice_bottle.draw
+
+    def noting_axes(
+        rng: np.random.Generator, image: Image, axes: dict[str, float], size: int
+    ) -> Image:
+        drawn.append(axes)
+        return expose(rng, image, axes, size)
+
+    def noting_background(rng: np.random.Generator, plan: Plan, look: Look) -> Scene:
+        backgrounds.append(look.background)
+        return draw(rng, plan, look)
+
+    monkeypatch.setattr(nuisance, "_expose", noting_axes)
+    monkeypatch.setattr(juice_bottle, "draw", noting_background)
+    named: Counter[str] = Counter()
+    for i in range(160):
+        split: synloco.Split = "held-out" if i % 4 else "train"
+        stratum = synloco.sample("juice_bottle", SEED, i, split, 56, "normal").photo.stratum
+        beyond = stratum.split("+") if split == "held-out" else []
+        assert split == "held-out" or stratum == "in-range"
+        assert len(beyond) in ((1, 2) if split == "held-out" else (0,))
+        named.update(beyond)
+        for axis, value in drawn[-1].items():
+            ranges = HELD_OUT[axis] if axis in beyond else TRAIN[axis]
+            assert any(low <= value <= high for low, high in ranges), (axis, stratum)
+        known = HELD_OUT_BACKGROUNDS if "background" in beyond else TRAIN_BACKGROUNDS
+        assert backgrounds[-1] in known
+    assert set(named) == {*HELD_OUT, "background"}
+
+
+def test_held_out_ranges_do_not_overlap_the_training_ranges() -> None:
+    assert set(HELD_OUT) == set(TRAIN)
+    for axis, ((low, high),) in TRAIN.items():
+        assert all(b <= low or a >= high for a, b in HELD_OUT[axis]), axis
+    assert not set(HELD_OUT_BACKGROUNDS) & set(TRAIN_BACKGROUNDS)
+
+
 @pytest.mark.parametrize("product", synloco.PRODUCTS)
 def test_same_numbers_make_the_same_picture(product: str) -> None:
     one, two = (synloco.sample(product, 9, 4, "held-out", 196, "varied") for _ in range(2))
@@ -180,8 +236,9 @@ def test_same_numbers_make_the_same_picture(product: str) -> None:
 
 
 def test_any_number_of_workers_writes_the_same_bytes(
-    tmp_path: Path, written: dict[str, Path]
+    tmp_path: Path, written: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dataset, "_CHUNK", 4)  # else one worker gets them all
     again = dataset.write(tmp_path, "screw_bag", COUNT, SEED, size=SIZE, workers=2)
     assert _bytes(again) == _bytes(written["screw_bag"])
 
@@ -224,9 +281,30 @@ def test_lines_of_truth_match_the_files(product: str, written: dict[str, Path]) 
             assert thing["cell"] in near
         if line["mask"]:
             mask = _read(folder / line["mask"], cv2.IMREAD_GRAYSCALE)
-            found = set(np.unique(mask).tolist()) - {0}
-            assert len(found) == 1
-            assert found <= set(values.values())
+            (found,) = set(np.unique(mask).tolist()) - {0}
+            logical = line["kind"] == "logical"
+            named = (f"rule_{line['rule']}",) if logical else DAMAGE_KINDS
+            assert found in {values[name] for name in named}
+
+
+@pytest.mark.parametrize("product", synloco.PRODUCTS)
+def test_the_recipe_beside_the_pictures_agrees_with_their_truth(
+    product: str, written: dict[str, Path]
+) -> None:
+    folder = written[product]
+    task = recipe.load(folder / "recipe.yaml")
+    assert task.product == product
+    reference = hashlib.sha256((folder / "reference.png").read_bytes()).hexdigest()
+    assert task.reference_sha256 == (reference,)
+    for line in _truth(folder):
+        places: dict[str, list[str]] = {noun: [] for noun in synloco.classes(product)}
+        for thing in line["objects"]:
+            places[thing["cls"]].append(thing["cell"])
+        found = clauses(product, task.rules, Facts(product, places, line["attributes"]))
+        broken = [clause.rule for clause in found if not clause.ok]
+        assert broken[:1] == ([line["rule"]] if line["rule"] else []), line
+        if line["kind"] == "structural":
+            assert broken == [task.rules[-1].id]
 
 
 @pytest.mark.parametrize("product", synloco.PRODUCTS)
@@ -238,6 +316,9 @@ def test_a_line_of_truth_makes_its_picture_again(product: str, written: dict[str
         sample = synloco.sample(
             product, line["seed"], line["index"], line["split"], SIZE, kinds[line["kind"]]
         )
+        counts = Counter(thing["cls"] for thing in line["objects"])
+        assert counts == {name: n for name, n in sample.plan.counts.items() if n}
+        assert (line["rule"], line["cause"]) == (sample.plan.rule, sample.plan.cause)
         stored = _read(written[product] / line["image"])
         assert np.array_equal(sample.photo.image, cv2.cvtColor(stored, cv2.COLOR_BGR2RGB))
 
@@ -259,6 +340,57 @@ def test_wrong_requests_are_refused(tmp_path: Path, written: dict[str, Path]) ->
         dataset.write(written["pushpins"].parent, "pushpins", 4, 1)
     with pytest.raises(ValueError, match="unknown product"):
         synloco.module("teapot")
+
+
+def test_a_full_disk_is_told_and_the_same_command_goes_on(
+    tmp_path: Path, written: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, image: Image) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "_write_png", full)
+        with pytest.raises(StoreReadOnly, match=r"pushpins: .*No space left on device.*free room"):
+            dataset.write(tmp_path, "pushpins", COUNT, SEED, size=SIZE)
+    again = dataset.write(tmp_path, "pushpins", COUNT, SEED, size=SIZE)
+    assert _bytes(again) == _bytes(written["pushpins"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{taken}", "--product", "pushpins"], 2, "already"),
+        (["{free}", "--product", "teapot"], 2, "teapot"),
+        (["{free}", "--product", "pushpins", "--split", "tomorrow"], 2, "tomorrow"),
+        (["{free}", "--product", "pushpins", "--count", "0"], 2, "count"),
+        (["{free}", "--product", "pushpins", "--size", "20"], 2, "size"),
+        (["{file}", "--product", "pushpins"], 4, "cannot be written"),
+        (["{file}/deeper", "--product", "pushpins"], 4, "cannot be written"),
+    ],
+)
+def test_the_command_refuses_with_a_line_and_an_exit_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tmp_path: Path,
+    written: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    folders = {"taken": written["pushpins"].parent, "free": tmp_path / "free"}
+    filled = [text.format(file=tmp_path / "file", **folders) for text in arguments]
+    monkeypatch.setattr(sys, "argv", ["lad-agent", "synth", *filled, "--workers", "1"])
+    with pytest.raises(SystemExit) as left:
+        app.main()
+    said = capsys.readouterr()
+    assert left.value.code == code
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert not (tmp_path / "free").exists()
+    if "usage" not in said.err.lower():  # the parser of the command line adds its own help
+        assert said.err.count("\n") == 1
 
 
 def test_pictures_are_made_fast() -> None:

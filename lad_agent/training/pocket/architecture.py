@@ -26,6 +26,8 @@ PATCH = 14
 MERGE = 2
 PATCHES_A_SIDE = IMAGE_SIZE // PATCH
 TOKENS = (PATCHES_A_SIDE // MERGE) ** 2
+LONGEST_ANSWER = 192
+"""Tokens; a full screw bag of 24 parts takes 130."""
 
 _SPECIAL = (
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -145,6 +147,7 @@ def model(
     net = Qwen2_5_VLForConditionalGeneration(config(tokens, width=width, layers=layers))
     net.generation_config.eos_token_id = tokens.convert_tokens_to_ids("<|im_end|>")
     net.generation_config.pad_token_id = tokens.convert_tokens_to_ids("<|endoftext|>")
+    net.generation_config.max_new_tokens = LONGEST_ANSWER
     return net.to(torch.float32)
 
 

@@ -33,7 +33,7 @@ WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIB
 class DenseConfig:
     """Optimisation of the tower; steps are of `batch` pictures."""
 
-    steps: int = 3400
+    steps: int = 2600
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100

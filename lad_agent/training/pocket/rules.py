@@ -24,13 +24,13 @@ def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]
     product = facts.product
     if product not in synloco.PRODUCTS or rng.random() < 0.05:
         product = str(rng.choice(synloco.PRODUCTS))
-    forms = [form for form in map(rationale.read_rule, _texts(product)) if form is not None]
-    order = rng.permutation(len(forms))
+    all_forms = forms(product)
+    order = rng.permutation(len(all_forms))
     if rng.random() < 0.5:
         order = np.sort(order)
     if rng.random() < 0.3:
         order = order[: int(rng.integers(1, len(order) + 1))]
-    kept = [forms[i] for i in order]
+    kept = [all_forms[i] for i in order]
     true = _which_hold(rng, len(kept))
     chosen = [
         holding(form, facts, rng) if holds else _drawn(form, facts, rng)
@@ -41,6 +41,20 @@ def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]
     ]
 
 
+def forms(product: str) -> list[Form]:
+    """The forms of the shipped rules, every noun in the plural of its class."""
+    out: list[Form] = []
+    for _, text in synloco.rules(product):
+        form = rationale.read_rule(text)
+        if form is None:
+            raise ValueError(f"{product}: {text!r} follows no known form")
+        if isinstance(form, Count):
+            noun = next(n for n in synloco.classes(product) if rationale.same_noun(n, form.noun))
+            form = Count(noun, form.number)
+        out.append(form)
+    return out
+
+
 def shipped(product: str) -> list[Rule]:
     """The rules of the product's shipped recipe."""
     return [Rule(id=rule_id, text=text) for rule_id, text in synloco.rules(product)]
@@ -48,17 +62,8 @@ def shipped(product: str) -> list[Rule]:
 
 def subjects(product: str) -> list[str]:
     """What captions tell of a product's pictures: the nouns of its rules, then its attributes."""
-    forms = [rationale.read_rule(text) for text in _texts(product)]
-    nouns = [
-        noun
-        for noun in synloco.classes(product)
-        if any(isinstance(f, Count) and rationale.same_noun(f.noun, noun) for f in forms)
-    ]
+    nouns = [form.noun for form in forms(product) if isinstance(form, Count)]
     return [*nouns, *synloco.attributes(product)]
-
-
-def _texts(product: str) -> list[str]:
-    return [text for _, text in synloco.rules(product)]
 
 
 def _which_hold(rng: np.random.Generator, count: int) -> Sequence[bool]:

@@ -43,9 +43,9 @@ class PocketConfig:
     sft_pictures: int = 14_000
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
-    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=700))
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=500))
     rules: SftConfig = field(
-        default_factory=lambda: SftConfig("rules", steps=1300, learning_rate=1e-3)
+        default_factory=lambda: SftConfig("rules", steps=1200, learning_rate=1.2e-3)
     )
 
 
@@ -58,7 +58,7 @@ def train_pocket(
     """Train the pocket model into `out`; returns the model folder.
 
     Raises:
-        UsageError: `out` holds a run of another configuration.
+        UsageError: `out` holds a run of another configuration, or cannot be written.
     """
     config = config or PocketConfig()
     torch.set_flush_denormal(True)
@@ -99,6 +99,7 @@ def train_pocket(
     with clock.stage("features"):
         queries = _features(out / "features.safetensors", net, pictures, config)
         references = _references(net, config.seed + 2)
+    sft.ground(net, head, processor.tokenizer)
     for stage in (config.captions, config.rules):
         folder, kept = out / stage.stage, out / f"{stage.stage}.safetensors"
         with clock.stage(stage.stage):
@@ -163,13 +164,16 @@ def export(
 
 def _own(out: Path, config: PocketConfig) -> None:
     """Bind the folder to this configuration, or refuse."""
-    out.mkdir(parents=True, exist_ok=True)
     written, wanted = out / "config.json", json.dumps(asdict(config), indent=1)
-    if written.exists() and written.read_text(encoding="utf-8") != wanted:
-        raise UsageError(
-            f"{out} holds a run of another configuration; give --out a new folder to start anew"
-        )
-    written.write_text(wanted, encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if written.exists() and written.read_text(encoding="utf-8") != wanted:
+            raise UsageError(
+                f"{out} holds a run of another configuration; name a new folder to start anew"
+            )
+        written.write_text(wanted, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
 
 
 def _features(

@@ -1,0 +1,765 @@
+"""The pocket model in the small: words, pixels, rules, labels, and a run through every stage."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from transformers.utils import logging as transformers_logging
+
+from lad_agent import images, protocol, rationale, recipe
+from lad_agent.cells import CELLS
+from lad_agent.errors import UsageError
+from lad_agent.rationale import Count, Facts
+from lad_agent.reasoners import decoding, processing
+from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.reasoners.witness import MOST, ObjectHead, Witness, load_witness
+from lad_agent.recipe import Region, Rule
+from lad_agent.training import synloco
+from lad_agent.training.pocket import (
+    architecture,
+    data,
+    dense,
+    rules,
+    run,
+    sft,
+    vision,
+    vocabulary,
+)
+
+WIDTH, LAYERS, SHARD = 64, 1, 32
+PIECE = re.compile(r" ?[A-Za-z]+[0-9]*| ?[0-9]+| ?[^\sA-Za-z0-9]|\s+")
+MARK = re.compile(r"<\|[a-z_]+\|>|</?(?:think|answer)>")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """One thread, so that sums are summed in one order; no progress bars; denormals as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+    yield
+    transformers_logging.enable_progress_bar()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def processor() -> processing.Qwen2_5_VLProcessor:
+    return architecture.processor()
+
+
+@pytest.fixture(scope="module")
+def pictures() -> data.Pictures:
+    pixels, facts = zip(*(data.picture(3, index) for index in range(30)), strict=True)
+    return data.Pictures((np.stack(pixels),), facts)
+
+
+@pytest.fixture(scope="module")
+def net(processor: Any) -> Qwen2_5_VLForConditionalGeneration:
+    return _net(processor)
+
+
+@pytest.fixture(scope="module")
+def queries(net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures) -> sft.Features:
+    return sft.features(net, pictures)
+
+
+@pytest.fixture(scope="module")
+def references(queries: sft.Features) -> dict[str, Tensor]:
+    return dict.fromkeys(synloco.PRODUCTS, queries.tokens[:3])
+
+
+def _net(processor: Any) -> Qwen2_5_VLForConditionalGeneration:
+    return architecture.model(processor.tokenizer, seed=0, width=WIDTH, layers=LAYERS)
+
+
+def _facts(product: str, index: int) -> Facts:
+    """Facts of a varied plan, in cells drawn at random."""
+    rng = np.random.default_rng([11, index])
+    plan = synloco.module(product).varied(rng)
+    places = {
+        noun: [str(cell) for cell in rng.choice(CELLS, plan.counts[noun])]
+        for noun in synloco.classes(product)
+    }
+    return Facts(product, places, plan.attributes)
+
+
+def _many(count: int = 120) -> list[Facts]:
+    return [_facts(product, index) for product in synloco.PRODUCTS for index in range(count)]
+
+
+def _prompts(facts: list[Facts], seed: int = 1) -> Iterator[tuple[Facts, str, list[Rule]]]:
+    for index, fact in enumerate(facts):
+        yield (fact, *rules.for_picture(np.random.default_rng([seed, index]), fact))
+
+
+# --- words
+
+
+def test_every_word_is_one_token(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> None:
+    words = {f" {cell}" for cell in CELLS} | {f" {n}" for n in range(31)}
+    stages: tuple[sft.Stage, ...] = ("captions", "rules")
+    for stage in stages:
+        for row in range(len(queries.facts)):
+            rng = np.random.default_rng([2, row])
+            text = sft.sample(rng, row, stage, queries, references, processor)
+            for part in MARK.split(text.prompt + text.completion):
+                words |= set(PIECE.findall(part))
+    for facts, product, chosen in _prompts(_many(20)):
+        for rule in chosen:
+            words |= set(PIECE.findall(f"{rule.id} {rule.text}"))
+        words |= set(PIECE.findall(rationale.write(rationale.clauses(product, chosen, facts))))
+    words |= {piece for text in vocabulary.TEXTS for piece in PIECE.findall(f" {text}")}
+    tokens = processor.tokenizer
+    split = {word: tokens.tokenize(word) for word in words if len(tokens.tokenize(word)) != 1}
+    assert len(words) > 200
+    assert split == {}
+
+
+def test_marks_are_one_token_each(processor: Any) -> None:
+    tokens = processor.tokenizer
+    marks = ["<think>", "</think>", "<answer>", "</answer>", "<|image_pad|>", "<|im_end|>"]
+    ids = [tokens(mark)["input_ids"] for mark in marks]
+    assert all(len(one) == 1 for one in ids)
+    assert len({one[0] for one in ids}) == len(marks)
+    assert tokens.eos_token == "<|im_end|>"
+    assert tokens.pad_token_id != tokens.eos_token_id
+
+
+@settings(deadline=None)
+@given(text=st.text())
+def test_text_comes_back_from_its_tokens(processor: Any, text: str) -> None:
+    tokens = processor.tokenizer
+    assert tokens.decode(tokens(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_answers_come_back_from_their_tokens(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> None:
+    for row in range(len(queries.facts)):
+        rng = np.random.default_rng([3, row])
+        text = sft.sample(rng, row, "rules", queries, references, processor)
+        whole = text.prompt + text.completion
+        ids = processor.tokenizer(whole, add_special_tokens=False)["input_ids"]
+        assert processor.tokenizer.decode(ids) == whole
+
+
+def test_the_vocabulary_is_the_same_every_time(processor: Any) -> None:
+    again = architecture.tokenizer()
+    assert again.get_vocab() == processor.tokenizer.get_vocab()
+
+
+# --- pixels
+
+
+def test_patches_are_those_of_the_image_processor(processor: Any, pictures: data.Pictures) -> None:
+    pixels = pictures.take(np.arange(4))
+    shown = [Image.fromarray(picture) for picture in pixels]
+    theirs = processor.image_processor(images=shown, return_tensors="pt")
+    assert theirs["image_grid_thw"].tolist() == [[1, 14, 14]] * 4
+    torch.testing.assert_close(vision.patches(pixels), theirs["pixel_values"])
+
+
+@pytest.mark.parametrize("size", data.RENDERED_SIZES)
+def test_pictures_are_resized_as_the_reasoner_does(processor: Any, size: int) -> None:
+    image = synloco.sample("juice_bottle", 1, 2, "train", size, "varied").photo.image
+    judged = images.prepare(Image.fromarray(image), Region(), architecture.IMAGE_SIZE)
+    assert np.array_equal(data.resize(image), np.asarray(judged))
+    theirs = processing.pixels(processor, [Image.fromarray(image)], architecture.IMAGE_SIZE)
+    resized = np.stack([data.resize(image)])
+    torch.testing.assert_close(vision.patches(resized), theirs["pixel_values"])
+
+
+def test_visual_tokens_are_those_of_the_reasoner(
+    net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures
+) -> None:
+    pixels = pictures.take(np.arange(3))
+    grids = torch.tensor([[1, 14, 14]] * 3)
+    theirs = decoding.image_features(net, vision.patches(pixels), grids)
+    with torch.no_grad():
+        own = vision.visual_tokens(net, pixels)
+    assert own.shape == (3, len(CELLS), WIDTH)
+    torch.testing.assert_close(own, torch.stack(theirs))
+
+
+def test_pictures_of_nothing_are_of_the_models_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "NOTHING_SHARE", 1.0)
+    for index in range(12):
+        pixels, facts = data.picture(4, index)
+        assert facts == Facts(rationale.NOTHING)
+        assert pixels.shape == (architecture.IMAGE_SIZE, architecture.IMAGE_SIZE, 3)
+        assert pixels.dtype == np.uint8
+
+
+def test_facts_list_every_class_of_the_product() -> None:
+    for index, product in enumerate(synloco.PRODUCTS):
+        sample = synloco.sample(product, 6, index, "train", 196, "varied")
+        facts = data.facts_of(sample)
+        assert {noun: len(cells) for noun, cells in facts.places.items()} == sample.plan.counts
+        assert facts.attributes == sample.plan.attributes
+
+
+# --- shards
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of a few pictures, made in this process: another would not hear of their size."""
+    monkeypatch.setattr(data, "SHARD", SHARD)
+    monkeypatch.setattr(
+        data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
+    )
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_missing_shards_are_made_again_and_alike(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    data.make(tmp_path, SHARD + 1, 5, 1, lambda done, total: seen.append((done, total)))
+    whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(whole) == [
+        "facts-000.jsonl", "facts-001.jsonl", "pixels-000.npy", "pixels-001.npy"
+    ]  # fmt: skip
+    assert seen == [(0, 2), (1, 2), (2, 2)]
+    (tmp_path / "facts-001.jsonl").unlink()
+    (tmp_path / "facts-001.part").write_text("half a line")
+    data.make(tmp_path, SHARD + 1, 5, 1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == whole
+    loaded = data.load(tmp_path, SHARD + 1)
+    assert len(loaded) == 2 * SHARD
+    for row in (0, SHARD - 1, SHARD, 2 * SHARD - 1):
+        pixels, facts = data.picture(5, row)
+        assert np.array_equal(loaded.take(np.array([row]))[0], pixels)
+        assert loaded.facts[row] == facts
+
+
+# --- rules
+
+
+def test_rules_follow_known_forms_and_agree_with_their_clauses() -> None:
+    for facts, product, chosen in _prompts(_many()):
+        assert [rule.id for rule in chosen] == [f"R{n}" for n in range(1, len(chosen) + 1)]
+        forms = [rationale.read_rule(rule.text) for rule in chosen]
+        assert None not in forms
+        statements = rationale.clauses(product, chosen, facts)
+        anomalous = any(not statement.ok for statement in statements)
+        found = rationale.check_evidence(rationale.write(statements), anomalous, product, chosen)
+        assert found == ("consistent", None)
+        if product != facts.product:
+            assert [statement.rule for statement in statements] == [None]
+            continue
+        assert [statement.rule for statement in statements] == [None, *(r.id for r in chosen)]
+        subjects = [statement.subject for statement in statements[1:]]
+        assert len(set(subjects)) == len(subjects)
+        assert set(subjects) <= {*synloco.classes(product), *synloco.attributes(product)}
+
+
+def test_half_the_prompts_or_fewer_hold_throughout() -> None:
+    kept = [
+        all(clause.ok for clause in rationale.clauses(product, chosen, facts))
+        for facts, product, chosen in _prompts(_many())
+        if product == facts.product and len(chosen) > 2
+    ]
+    assert 0.05 <= np.mean(kept) <= 0.5
+
+
+def test_some_prompts_are_of_another_product() -> None:
+    others = [product != facts.product for facts, product, _ in _prompts(_many())]
+    assert 0.01 <= np.mean(others) <= 0.1
+
+
+def test_pictures_of_nothing_get_a_product() -> None:
+    for _, product, chosen in _prompts([Facts(rationale.NOTHING)] * 40):
+        assert product in synloco.PRODUCTS
+        assert chosen
+
+
+def test_wanted_numbers_are_off_by_anything() -> None:
+    off: dict[str, Counter[int]] = {}
+    for facts, product, chosen in _prompts(_many(300)):
+        if product == facts.product:
+            for clause in rationale.clauses(product, chosen, facts)[1:]:
+                if not clause.values and clause.wanted.isdigit():
+                    distance = int(clause.wanted) - int(clause.observed)
+                    off.setdefault(clause.subject, Counter())[distance] += 1
+    assert set(off["washers"]) >= set(range(-4, 6))
+    for subject in ("nuts", "tangerines", "empty compartments", "damaged places", "connectors"):
+        assert set(off[subject]) >= {-1, 0, 1, 2, 3, 4}, subject
+
+
+def test_rules_about_every_noun_hold_as_often() -> None:
+    held: dict[str, list[bool]] = {}
+    for facts, product, chosen in _prompts(_many(300)):
+        if product == facts.product:
+            for rule, clause in zip(
+                chosen, rationale.clauses(product, chosen, facts)[1:], strict=True
+            ):
+                if isinstance(rationale.read_rule(rule.text), Count):
+                    held.setdefault(clause.subject, []).append(clause.ok)
+    shares = {subject: float(np.mean(values)) for subject, values in held.items()}
+    assert {subject: share for subject, share in shares.items() if share < 0.4} == {}
+
+
+def test_some_rules_are_in_shipped_order_and_some_are_few() -> None:
+    lengths = Counter[int]()
+    shipped = 0
+    wanted = [form.noun for form in rules.forms("screw_bag") if isinstance(form, Count)]
+    for _, product, chosen in _prompts([_facts("screw_bag", index) for index in range(200)]):
+        if product == "screw_bag":
+            lengths[len(chosen)] += 1
+            found = [rationale.read_rule(rule.text) for rule in chosen]
+            nouns = [form.noun for form in found if isinstance(form, Count)]
+            shipped += all(map(rationale.same_noun, nouns, wanted)) and len(chosen) == len(wanted)
+    assert set(lengths) == set(range(1, 6))
+    assert 0.6 <= lengths[5] / lengths.total() <= 0.9
+    assert 0.2 <= shipped / lengths.total() <= 0.6
+
+
+def test_shipped_rules_are_those_of_the_recipe() -> None:
+    for product in synloco.PRODUCTS:
+        shipped = recipe.load(recipe.shipped(product)).rules
+        assert tuple(rules.shipped(product)) == shipped
+        told = rules.subjects(product)
+        assert set(told) >= set(synloco.attributes(product))
+        assert set(told) <= {*synloco.classes(product), *synloco.attributes(product)}
+
+
+# --- texts and labels
+
+
+def test_captions_tell_cells_counts_and_values() -> None:
+    facts = Facts("juice_bottle", {"fruit labels": ["C3", "B4"]}, {"icon": "cherry"})
+    told = sft.caption(facts, ["icon", "fruit labels", "lower labels"][:2])
+    assert told == "product: juice bottle; icon: cherry; fruit labels at B4, C3: 2"
+    none = replace(facts, places={"fruit labels": []})
+    assert sft.caption(none, ["fruit labels"]) == "product: juice bottle; fruit labels: 0"
+    assert sft.caption(Facts(rationale.NOTHING), ["washers"]) == "product: none"
+
+
+def test_answers_for_training_are_consistent_with_their_prompts(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> None:
+    verdicts = Counter[bool]()
+    for row in range(len(queries.facts)):
+        for again in range(4):
+            rng = np.random.default_rng([4, row, again])
+            text = sft.sample(rng, row, "rules", queries, references, processor)
+            answer = protocol.parse(text.completion)
+            assert answer is not None
+            product, lines = _asked(text.prompt)
+            chosen = [Rule(id=line.split()[0], text=line.split(" ", 1)[1]) for line in lines]
+            assert rationale.check_evidence(
+                answer.rationale, answer.anomalous, product, chosen
+            ) == ("consistent", None)
+            assert torch.equal(text.images[-1], queries.tokens[row])
+            verdicts[answer.anomalous] += 1
+    assert set(verdicts) == {True, False}
+
+
+def _asked(prompt: str) -> tuple[str, list[str]]:
+    """Product and rules of a prompt, as written in it."""
+    found = re.search(r"Product: (.+)\nReference:.*Rules:\n(.+)\nQuery:", prompt, re.DOTALL)
+    assert found
+    lines = found[2].split("\n")
+    return found[1].replace(" ", "_"), [] if lines == ["none"] else lines
+
+
+def _batch(
+    stage: sft.Stage, processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> tuple[list[sft.Sample], dict[str, Any]]:
+    texts = [
+        sft.sample(np.random.default_rng([5, row]), row, stage, queries, references, processor)
+        for row in range(6)
+    ]
+    return texts, sft.collate(texts, processor.tokenizer)
+
+
+@pytest.mark.parametrize("stage", ["captions", "rules"])
+def test_labels_cover_the_completion_and_its_end(
+    stage: sft.Stage, processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> None:
+    texts, batch = _batch(stage, processor, queries, references)
+    tokens = processor.tokenizer
+    for row, text in enumerate(texts):
+        labels, ids = batch["labels"][row], batch["input_ids"][row]
+        learnt = labels != sft.IGNORE
+        assert tokens.decode(labels[learnt].tolist()) == text.completion + "<|im_end|>"
+        assert torch.equal(ids[learnt], labels[learnt])
+        begin, end = learnt.nonzero()[0].item(), learnt.nonzero()[-1].item()
+        assert learnt[begin : end + 1].all()
+        assert batch["attention_mask"][row].tolist() == [1] * (end + 1) + [0] * (len(ids) - end - 1)
+        assert (ids[end + 1 :] == tokens.pad_token_id).all()
+        wide = text.prompt.replace("<|image_pad|>", "<|image_pad|>" * len(CELLS))
+        assert tokens.decode(ids[:begin].tolist()) == wide
+        visual = ids == tokens.convert_tokens_to_ids("<|image_pad|>")
+        assert visual.sum() == len(text.images) * len(CELLS)
+        assert torch.equal(batch["mm_token_type_ids"][row].bool(), visual)
+    shown = [tokens for text in texts for tokens in text.images]
+    assert batch["image_grid_thw"].tolist() == [[1, 14, 14]] * len(shown)
+    seen = batch["mm_encoder_outputs"]["image"].pooler_output
+    assert all(torch.equal(a, b.float()) for a, b in zip(seen, shown, strict=True))
+
+
+@pytest.mark.parametrize("stage", ["captions", "rules"])
+def test_pictures_reach_the_model(
+    stage: sft.Stage,
+    processor: Any,
+    net: Qwen2_5_VLForConditionalGeneration,
+    queries: sft.Features,
+    references: dict[str, Tensor],
+) -> None:
+    texts, batch = _batch(stage, processor, queries, references)
+    others = [replace(text, images=(*text.images[:-1], -text.images[-1])) for text in texts]
+    with torch.no_grad():
+        loss = net(**batch).loss
+        same = net(**sft.collate(texts, processor.tokenizer)).loss
+        blind = net(**sft.collate(others, processor.tokenizer)).loss
+    assert torch.isfinite(loss)
+    assert torch.equal(loss, same)
+    assert abs(loss - blind) > 1e-4
+
+
+def test_kept_tokens_say_what_the_picture_says(
+    processor: Any, net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures
+) -> None:
+    """Training hands over the tower's tokens, serving the pixels: the model answers alike."""
+    with torch.no_grad():
+        exact = sft.Features(vision.visual_tokens(net, pictures.take(np.arange(6))), pictures.facts)
+    pool = dict.fromkeys(synloco.PRODUCTS, exact.tokens[:1])
+    texts, batch = _batch("rules", processor, exact, pool)
+    first = Image.fromarray(pictures.take(np.array([0]))[0])
+    shown = [[first, Image.fromarray(p)] for p in pictures.take(np.arange(6))]
+    served = processor(
+        text=[text.prompt + text.completion + "<|im_end|>" for text in texts],
+        images=shown, padding=True, padding_side="right", return_tensors="pt",
+    )  # fmt: skip
+    assert torch.equal(served["input_ids"], batch["input_ids"])
+    with torch.no_grad():
+        own, theirs = net(**batch).logits, net(**served).logits
+    kept = batch["attention_mask"].bool()
+    torch.testing.assert_close(own[kept], theirs[kept], atol=1e-4, rtol=1e-3)
+
+
+def test_a_position_draws_the_same_text_again(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor]
+) -> None:
+    collator = sft.Collator("rules", queries, references, processor, seed=3)
+    rows = [{"position": 8, "picture": 2}, {"position": 9, "picture": 2}]
+    one, two = collator(rows), collator(rows)
+    assert torch.equal(one["input_ids"], two["input_ids"])
+    swapped = collator([{"position": 9, "picture": 2}, {"position": 8, "picture": 2}])
+    assert not torch.equal(swapped["input_ids"], one["input_ids"])
+
+
+# --- dense pretraining
+
+
+def test_targets_label_cells_counts_and_attributes() -> None:
+    bag = Facts("screw_bag", {"washers": ["A2", "A2", "G7"], "nuts": []})
+    labels = dense.targets([bag, Facts("juice_bottle", {}, {"liquid": "red"})])
+    nouns, names = list(vocabulary.NOUNS), list(vocabulary.ATTRIBUTES)
+    washers, nuts = nouns.index("washers"), nouns.index("nuts")
+    assert labels.cells[0, :, washers, 0].nonzero().flatten().tolist() == [1, 48]
+    assert labels.cells[0, :, washers, 1].nonzero().flatten().tolist() == [1]
+    assert int(labels.cells.sum()) == 3
+    assert labels.counts[0, [washers, nuts]].tolist() == [3, 0]
+    assert labels.counts[0, nouns.index("tangerines")] == dense.IGNORE
+    assert (labels.attributes[0] == dense.IGNORE).all()
+    liquid = labels.attributes[1, names.index("liquid")]
+    assert vocabulary.ATTRIBUTES["liquid"][int(liquid)] == "red"
+    assert [vocabulary.PRODUCT_NAMES[int(p)] for p in labels.product] == [
+        "screw_bag", "juice_bottle"
+    ]  # fmt: skip
+
+
+def test_losses_of_pictures_without_attributes_are_finite(
+    net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures
+) -> None:
+    head = ObjectHead(WIDTH, dense.WORDS)
+    features = vision.visual_tokens(net, pictures.take(np.arange(2))).detach()
+    parts = dense.losses(head, features, dense.targets([Facts(rationale.NOTHING)] * 2))
+    assert set(parts) == {"cells", "position", "product", "counts", "attributes"}
+    assert torch.isfinite(parts["cells"])
+    assert parts["attributes"] == 0
+
+
+def test_measuring_compares_counts_and_attributes(
+    net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures
+) -> None:
+    def head(seen: list[Facts]) -> Any:
+        return SimpleNamespace(read=lambda features, nouns: seen[: len(features)])
+
+    right = dense.measure(net, head(list(pictures.facts)), pictures, 10)
+    assert set(right) == {facts.product for facts in pictures.facts[:10]}
+    assert set(right.values()) == {1.0}
+    moved = [
+        replace(f, places={noun: ["A1"] * (len(c) + 1) for noun, c in f.places.items()})
+        for f in pictures.facts
+    ]
+    wrong = dense.measure(net, head(moved), pictures, 10)
+    assert {share for product, share in wrong.items() if product != rationale.NOTHING} == {0.0}
+
+
+def test_the_rate_warms_up_and_decays() -> None:
+    config = dense.DenseConfig(steps=1000, warmup=100, decay_share=0.4)
+    rates = [dense.schedule(step, config) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert rates[99:600] == [1.0] * 501
+    assert rates[800] == pytest.approx(0.5)
+    assert min(rates[100:]) == pytest.approx(0.02)
+
+
+class StoppedError(Exception):
+    """The run was cut off here."""
+
+
+def test_dense_training_goes_on_where_it_was_cut_off(
+    processor: Any, pictures: data.Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dense.DenseConfig(steps=4, batch=2, warmup=1, save_every=2, seed=7)
+    whole, cut = _net(processor), _net(processor)
+    silent: Any = lambda values: None  # noqa: E731
+    head = dense.train(whole, pictures, config, tmp_path / "whole.safetensors", silent)
+    losses, calls = dense.losses, Counter[str]()
+
+    def counting(*arguments: Any) -> dict[str, Tensor]:
+        calls["losses"] += 1
+        if calls["losses"] == 4:
+            raise StoppedError
+        return losses(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dense, "losses", counting)
+        with pytest.raises(StoppedError):
+            dense.train(cut, pictures, config, tmp_path / "cut.safetensors", silent)
+    fresh = _net(processor)
+    steps: list[Mapping[str, float]] = []
+    again = dense.train(fresh, pictures, config, tmp_path / "cut.safetensors", steps.append)
+    assert steps == []  # the first step, which is logged, was not done again
+    assert _same(whole.model.visual, fresh.model.visual)
+    assert _same(head, again)
+    assert not _same(whole.model.visual, _net(processor).model.visual)
+
+
+def _same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    pairs = zip(one.state_dict().items(), two.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+# --- supervised fine-tuning
+
+
+class StopAfterSaving(TrainerCallback):  # type: ignore[misc]
+    """Cuts the training off when its first checkpoint is written."""
+
+    def on_save(self, *arguments: Any, **more: Any) -> None:
+        raise StoppedError
+
+
+def test_fine_tuning_goes_on_where_it_was_cut_off(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor], tmp_path: Path
+) -> None:
+    config = sft.SftConfig("rules", steps=3, batch=4, warmup=1, save_every=1)
+
+    def train(name: str, *callbacks: Any) -> Qwen2_5_VLForConditionalGeneration:
+        model = _net(processor)
+        sft.train(model, processor, queries, references, config, tmp_path / name, callbacks)
+        return model
+
+    whole = train("whole")
+    with pytest.raises(StoppedError):
+        train("cut", StopAfterSaving())
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-1"]
+    assert _same(whole, train("cut"))
+    untrained = _net(processor)
+    assert _same(whole.model.visual, untrained.model.visual)
+    assert not _same(whole.model.language_model, untrained.model.language_model)
+
+
+# --- a run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run through every stage."""
+    out = tmp_path_factory.mktemp("pocket") / "run"
+    with pytest.MonkeyPatch.context() as patched:
+        _shrink(patched)
+        run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
+        yield out
+
+
+@pytest.fixture
+def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    _shrink(monkeypatch)
+
+
+def _shrink(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(data, "SHARD", SHARD)
+    patched.setattr(run, "REFERENCES", 2)
+    patched.setattr(
+        data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
+    )
+
+
+def _shortened() -> run.PocketConfig:
+    config = run.shortened(2)
+    return replace(
+        config,
+        width=WIDTH, layers=LAYERS,
+        dense_pictures=SHARD, sft_pictures=SHARD, validation_pictures=SHARD,
+    )  # fmt: skip
+
+
+def test_a_model_folder_is_one_of_transformers(finished: Path) -> None:
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(finished / "model")
+    assert model.config.text_config.hidden_size == WIDTH
+    assert model.generation_config.eos_token_id == model.config.text_config.eos_token_id
+    assert {path.suffix for path in (finished / "model").iterdir()} <= {
+        ".json", ".jinja", ".safetensors"
+    }  # fmt: skip
+
+
+def test_a_model_folder_judges(finished: Path) -> None:
+    reasoner = TransformersReasoner(finished / "model", device="cpu", max_new_tokens=8)
+    assert reasoner.products == frozenset(synloco.PRODUCTS)
+    pushpins = recipe.load(recipe.shipped("pushpins"))
+    image = Image.open(pushpins.references[0]).convert("RGB")
+    (judgement,) = reasoner.judge_batch([Question(pushpins, image, "0" * 64)])
+    assert judgement.model == reasoner.fingerprint
+    assert (judgement.anomalous is None) == (not judgement.well_formed)
+    assert 1 <= judgement.tokens <= 8
+
+
+def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
+    card = json.loads((finished / "model" / "model_card.json").read_text(encoding="utf-8"))
+    assert card["products"] == list(synloco.PRODUCTS)
+    assert card["configuration"]["dense"]["steps"] == 2
+    assert set(card["last_losses"]) == {"dense"}  # two steps are too few for the trainer's log
+    assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules"}
+    assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
+    assert str(_shortened().seed) in card["made_by"]
+
+
+def test_the_witness_is_kept_with_the_model(finished: Path, pictures: data.Pictures) -> None:
+    witness = load_witness(finished / "model")
+    assert witness is not None
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(finished / "model")
+    with torch.no_grad():
+        tokens = vision.visual_tokens(model, pictures.take(np.arange(4)))
+    for seen in witness.facts(tokens):
+        assert seen.product in vocabulary.PRODUCT_NAMES
+        if seen.product in synloco.PRODUCTS:
+            assert tuple(seen.places) == synloco.classes(seen.product)
+        for name, value in seen.attributes.items():
+            assert value in vocabulary.ATTRIBUTES[name]
+
+
+@pytest.mark.usefixtures("small_runs")
+def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = (finished / "model" / "model.safetensors").read_bytes()
+    steps: list[str] = []
+
+    def train(*arguments: Any) -> None:
+        steps.append("fine-tuning")
+
+    monkeypatch.setattr(sft, "train", train)
+    monkeypatch.setattr(data, "picture", train)
+    monkeypatch.setattr(dense, "losses", train)
+    (finished / "model" / "model.safetensors").unlink()
+    model = run.train_pocket(finished, _shortened(), threads=1, say=lambda text: None)
+    assert steps == []
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_a_run_of_another_configuration_is_refused(finished: Path) -> None:
+    before = (finished / "config.json").read_bytes()
+    with pytest.raises(UsageError, match="another configuration") as caught:
+        run.train_pocket(finished, replace(_shortened(), seed=99), threads=1)
+    assert str(finished) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match="cannot be written") as caught:
+            run.train_pocket(out, _shortened(), threads=1)
+        assert str(out) in str(caught.value)
+
+
+def test_the_pocket_fits_in_sixteen_megabytes(processor: Any) -> None:
+    config = run.PocketConfig()
+    model = architecture.model(
+        processor.tokenizer, seed=0, width=config.width, layers=config.layers
+    )
+    assert sum(p.numel() * p.element_size() for p in model.parameters()) <= 15.5e6
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+# --- the second witness
+
+
+def _witness() -> Witness:
+    nouns = {product: synloco.classes(product) for product in synloco.PRODUCTS}
+    return Witness(ObjectHead(WIDTH, dense.WORDS), nouns)
+
+
+def test_the_witness_agrees_with_what_it_sees_itself() -> None:
+    for facts, product, chosen in _prompts(_many(20)):
+        text = rationale.write(rationale.clauses(product, chosen, facts))
+        assert _witness().contradiction(facts, product, chosen, text) is None
+
+
+def test_the_witness_contradicts_another_count_or_product() -> None:
+    chosen = rules.shipped("screw_bag")
+    facts = Facts(
+        "screw_bag",
+        {"washers": ["A1", "A2"], "nuts": ["B1", "B2"], "long screws": ["C1"],
+         "short screws": ["D1"], "damaged places": []},
+    )  # fmt: skip
+    text = rationale.write(rationale.clauses("screw_bag", chosen, facts))
+    fewer = replace(facts, places={**facts.places, "nuts": ["B1"]})
+    said = _witness().contradiction(fewer, "screw_bag", chosen, text)
+    assert said == "R2: the object head counts 1, not 2"
+    moved = replace(facts, places={**facts.places, "nuts": ["G1", "G2"]})
+    assert _witness().contradiction(moved, "screw_bag", chosen, text) is None
+    other = _witness().contradiction(Facts("pushpins"), "screw_bag", chosen, text)
+    assert other == "the object head sees pushpins"
+    assert _witness().contradiction(facts, "screw_bag", chosen, "in other words") is None
+
+
+def test_the_head_reads_counts_and_their_most_probable_cells() -> None:
+    head = ObjectHead(len(CELLS), dense.WORDS)
+    washers = list(vocabulary.NOUNS).index("washers")
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.product.bias[vocabulary.PRODUCT_NAMES.index("screw_bag")] = 1.0
+        head.counts.bias[washers * (MOST + 1) + 3] = 1.0
+        head.cells.weight[2 * washers, 4] = 5.0
+        head.cells.weight[2 * washers + 1, 4] = 4.0
+        head.cells.weight[2 * washers, 9] = 3.0
+    features = torch.eye(len(CELLS))[None]  # each cell's token names its cell
+    (seen,) = cast(Any, head).read(features, {"screw_bag": ("washers", "nuts")})
+    assert seen.product == "screw_bag"
+    assert seen.places == {"washers": [CELLS[4], CELLS[4], CELLS[9]], "nuts": []}
