@@ -301,7 +301,8 @@ def _product_fault(first: Clause, product: str) -> str | None:
     if first.wanted != product.replace("_", " "):
         return f"the recipe is for {product}, the rationale says {first.wanted}"
     if first.ok != (first.observed == first.wanted):
-        return f"product: {first.observed} of {first.wanted} is called {'ok' if first.ok else 'bad'}"
+        word = "ok" if first.ok else "bad"
+        return f"product: {first.observed} of {first.wanted} is called {word}"
     return None
 
 

@@ -58,7 +58,7 @@ def list_(
 
 @app.command()
 def show(
-    inspection_id: Annotated[str, typer.Argument(help="The id of an inspection.")],
+    inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The id of an inspection.")],
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:

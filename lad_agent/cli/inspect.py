@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 def inspect(
     paths: Annotated[
         list[Path],
-        typer.Argument(help="Images, folders, or manifests (CSV: part_id,image,recipe)."),
+        typer.Argument(
+            metavar="PATH", help="Images, folders, or manifests (CSV: part_id,image,recipe)."
+        ),
     ],
     recipe: Annotated[
         str | None,
@@ -50,7 +52,9 @@ def inspect(
         int | None,
         typer.Option(min=1, help="Stop when N could not be read or judged (exit code 6)."),
     ] = None,
-    again: Annotated[bool, typer.Option(help="Inspect once more what is done already.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Inspect once more what is done already.")
+    ] = False,
 ) -> None:
     """Inspect parts and record a result with its reason for every one.
 

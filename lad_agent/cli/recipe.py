@@ -15,14 +15,16 @@ app = typer.Typer(help="What to inspect and how.", no_args_is_help=True, rich_ma
 
 @app.command()
 def new(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("recipe.yaml"),
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path(
+        "recipe.yaml"
+    ),
     product: Annotated[
         str, typer.Option(help="Your product's name, or a shipped one to start from.")
     ] = "my_product",
     reference: Annotated[
         list[Path] | None, typer.Option(help="A picture of a good part; several are allowed.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Overwrite the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a commented recipe to fill in."""
     from lad_agent.errors import UsageError
@@ -44,7 +46,7 @@ def new(
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="Recipe files.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recipe files.")],
     as_json: options.Json = False,
 ) -> None:
     """Explain every fault with its line; exit code 5 if there is any."""

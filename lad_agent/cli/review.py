@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Parts that wait for a person.", no_args_is_help=True, rich_markup_mode=None)
 
-ReviewId = Annotated[str, typer.Argument(help="The id of a review, or of its inspection.")]
+ReviewId = Annotated[
+    str, typer.Argument(metavar="ID", help="The id of a review, or of its inspection.")
+]
 
 
 @app.command("list")

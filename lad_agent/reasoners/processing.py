@@ -47,6 +47,10 @@ def load_processor(folder: Path) -> Any:
     """
     try:
         processor = Qwen2_5_VLProcessor.from_pretrained(folder, local_files_only=True)
+        # Where torchvision is installed, transformers would have chosen its backend.
+        processor.image_processor = Qwen2VLImageProcessorPil.from_pretrained(
+            folder, local_files_only=True
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"{folder}: tokenizer or processor cannot be loaded ({reason})") from error

@@ -133,7 +133,7 @@ class ServedReasoner:
                 temperature=temperature,
                 top_p=1.0,
                 n=n,
-                seed=_seed(question, self.fingerprint),
+                seed=_seed(question, self._model),
                 max_tokens=self._max_new_tokens,
                 logprobs=True,
                 top_logprobs=_TOP,
@@ -179,8 +179,9 @@ def _data_url(picture: Image.Image, image_size: int) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _seed(question: Question, fingerprint: str) -> int:
-    name = f"{question.image_sha256}\0{question.recipe.task_version}\0{fingerprint}"
+def _seed(question: Question, model: str) -> int:
+    """The same on every host and port: what is asked decides, not where."""
+    name = f"{question.image_sha256}\0{question.recipe.task_version}\0{model}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") >> 1
 
 

@@ -191,8 +191,8 @@ async def test_is_named_by_model_and_endpoint(open_served):
 
 def test_tokens_that_hold_parts_of_characters_are_passed_over():
     """Servers spell such tokens as they can; the verdict is found from the end."""
-    said = [("<think>", 0.9), ("Gr", 0.8), ("\ufffd", 0.7), ("\ufffd", 0.95), ("</think><answer", 0.9),
-            (">", 0.9), (" no", 0.6), ("</answer>", 0.5), ("<|im_end|>", 0.5)]  # fmt: skip
+    said = [("<think>", 0.9), ("Gr", 0.8), ("\ufffd", 0.7), ("\ufffd", 0.95), ("</think>", 0.9),
+            ("<answer>", 0.9), (" no", 0.6), ("</answer>", 0.5), ("<|im_end|>", 0.5)]  # fmt: skip
     choice = _choice("<think>Gr螺</think><answer> no</answer>", said)
     found = _read(choice, "toy")
     assert found.weakest_token == pytest.approx(0.7)

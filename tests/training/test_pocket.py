@@ -567,6 +567,26 @@ def _same(one: torch.nn.Module, two: torch.nn.Module) -> bool:
 # --- supervised fine-tuning
 
 
+def test_words_start_where_the_head_sees_them(processor: Any) -> None:
+    model, tokens = _net(processor), processor.tokenizer
+    head = ObjectHead(WIDTH, dense.WORDS)
+    table = model.model.language_model.embed_tokens.weight
+    before = table.detach().clone()
+    sft.ground(model, head, tokens)
+    length = before.norm(dim=1).median()
+    for cell, row in zip(CELLS, head.position.weight, strict=True):
+        (number,) = tokens(f" {cell}", add_special_tokens=False)["input_ids"]
+        torch.testing.assert_close(table[number], row / row.norm() * length)
+    for word in ("washers", "cherry", "pushpins"):
+        (number,) = tokens(f" {word}", add_special_tokens=False)["input_ids"]
+        assert not torch.equal(table[number], before[number])
+        torch.testing.assert_close(table[number].norm(), length)
+    for word in ("<think>", " exactly", " ok"):
+        (number,) = tokens(word, add_special_tokens=False)["input_ids"]
+        assert torch.equal(table[number], before[number])
+    assert table.requires_grad
+
+
 class StopAfterSaving(TrainerCallback):  # type: ignore[misc]
     """Cuts the training off when its first checkpoint is written."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -33,7 +33,7 @@ WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIB
 class DenseConfig:
     """Optimisation of the tower; steps are of `batch` pictures."""
 
-    steps: int = 2600
+    steps: int = 3000
     batch: int = 32
     learning_rate: float = 2e-3
     warmup: int = 100
@@ -89,7 +89,10 @@ def train(
     """Train tower and heads; go on from `checkpoint` where it exists. Returns the heads.
 
     The pictures of a step depend on seed and step alone, so a resumed run sees the same ones.
+    Within a torch.distributed group the processes share the pictures of each step and average
+    their gradients; the first one saves and logs.
     """
+    rank, world = _place()
     torch.manual_seed(config.seed)
     head = ObjectHead(model.config.text_config.hidden_size, WORDS)
     tower = model.model.visual
@@ -101,18 +104,19 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, config)
         rng = np.random.default_rng([config.seed, step])
-        rows = rng.integers(0, len(pictures), config.batch)
+        rows = rng.integers(0, len(pictures), config.batch)[rank::world]
         features = visual_tokens(model, pictures.take(rows))
         parts = losses(head, features, labels.take(torch.from_numpy(rows)))
         loss = sum(parts.values(), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        _average_gradients(optimizer, world)
         torch.nn.utils.clip_grad_norm_([*tower.parameters(), *head.parameters()], 1.0)
         optimizer.step()
-        if step % 20 == 0:
+        if step % 20 == 0 and rank == 0:
             values = {name: part.item() for name, part in parts.items()}
             log({"step": step, **values, "seconds": time.monotonic() - started})
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
             _save(checkpoint, tower, head, optimizer, step + 1)
     return head
 
@@ -165,6 +169,26 @@ def schedule(step: int, config: DenseConfig) -> float:
     warm = min(1.0, (step + 1) / config.warmup)
     left = (config.steps - step) / (config.steps * config.decay_share)
     return warm * min(1.0, max(0.02, left))
+
+
+def _place() -> tuple[int, int]:
+    """Rank and number of the processes that train together."""
+    if distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
+    if world == 1:
+        return
+    found = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in found])
+    distributed.all_reduce(flat)
+    flat /= world
+    start = 0
+    for gradient in found:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
 
 
 def _optimizer(
