@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from lad_agent.cli import audit, doctor, evaluate, inspect, recipe, review, synth, train
+from lad_agent.cli import audit, doctor, evaluate, inspect, recipe, review, store, synth, train
 from lad_agent.errors import LadAgentError
 
 app = typer.Typer(
@@ -17,7 +17,9 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect.inspect)
 app.add_typer(review.app, name="review")
+audit.app.command("verify")(store.verify)
 app.add_typer(audit.app, name="audit")
+app.add_typer(store.app, name="store")
 app.add_typer(recipe.app, name="recipe")
 app.command("synth")(synth.synth)
 app.add_typer(train.app, name="train")
