@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lad_agent import policy, protocol, rationale, recipe
+from lad_agent import policy, rationale, recipe
 from lad_agent.judgement import Decision, Judgement
 from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import EMBEDDED
@@ -82,8 +82,8 @@ def main() -> None:
 
 def measure(reasoner: TransformersReasoner, folder: Path, count: int) -> Metrics:
     """All rows."""
-    cases = [c for product in synloco.PRODUCTS for c in test_set(product, count, "train")]
-    beyond = [c for p in synloco.PRODUCTS for c in test_set(p, count // 2, "held-out", 1)]
+    cases = [c for product in synloco.PRODUCTS for c in pictures(product, count, "train", 0)]
+    beyond = [c for p in synloco.PRODUCTS for c in pictures(p, count // 2, "held-out", 1)]
     judged, judgements = judge(reasoner, cases, "in range")
     outside, _ = judge(reasoner, beyond, "held out")
     head = by_head(folder, cases)
@@ -106,8 +106,8 @@ def measure(reasoner: TransformersReasoner, folder: Path, count: int) -> Metrics
     }
 
 
-def test_set(
-    product: str, count: int, split: Literal["train", "held-out"], offset: int = 0
+def pictures(
+    product: str, count: int, split: Literal["train", "held-out"], offset: int
 ) -> list[Case]:
     """Half good, a quarter logical, a quarter structural."""
     task = recipe.load(recipe.shipped(product))
@@ -186,7 +186,7 @@ def by_head(folder: Path, cases: Sequence[Case]) -> list[Judged]:
 def by_blobs(cases: Sequence[Case]) -> list[Judged]:
     """A rule by hand: count and area of blobs by colour, against 40 good parts of the product."""
     limits = {
-        product: _blob_limits([c.image for c in test_set(product, 80, "train", 7)[:40]])
+        product: _blob_limits([c.image for c in pictures(product, 80, "train", 7)[:40]])
         for product in synloco.PRODUCTS
     }
     out = []
@@ -227,9 +227,10 @@ def listing(cases: Sequence[Case], judgements: Sequence[Judgement]) -> Metrics:
 def looks(reasoner: TransformersReasoner, cases: Sequence[Case]) -> Metrics:
     """Balanced accuracy with the query blanked, without rules and reference, with a rule changed.
 
-    The quality gate is off in all three.
+    The quality gate is off in all three, only greedy rationales are drawn, and every second case
+    is taken.
     """
-    some = [c for c in cases if c.truth.kind != "structural"]
+    some = [_greedy(c) for c in cases if c.truth.kind != "structural"][::2]
     blank = Image.new("RGB", some[0].image.size, (128, 128, 128))
     blanked, _ = judge(
         reasoner, [dataclasses.replace(case, image=blank) for case in some], "blanked"
@@ -238,7 +239,9 @@ def looks(reasoner: TransformersReasoner, cases: Sequence[Case]) -> Metrics:
         c for c in some if not c.truth.anomalous or c.truth.rule in COUNTED_FAULTS[c.truth.product]
     ]
     bare, _ = judge(reasoner, [_without_rules(case) for case in counted], "no rules")
-    changed, _ = judge(reasoner, changed_rule(len(some) // 10), "three washers")
+    changed, _ = judge(
+        reasoner, [_greedy(c) for c in changed_rule(len(some) // 5)], "three washers"
+    )
     return {
         "query_blanked": verdicts(blanked),
         "no_rules_no_reference": verdicts(bare),
@@ -276,7 +279,7 @@ def rule_difference(reasoner: TransformersReasoner, count: int) -> Metrics:
     cases: dict[int, list[Case]] = {}
     for product in ("screw_bag", "pushpins", "breakfast_box"):
         task = recipe.load(recipe.shipped(product))
-        for index in range(count):
+        for index in range(count // 2):
             case = _off_by(task, index, index % 5)
             if case is not None:
                 cases.setdefault(case.truth.difference, []).append(case)
@@ -418,6 +421,12 @@ def _off_by(task: Recipe, index: int, difference: int) -> Case | None:
         difference=difference,
     )
     return dataclasses.replace(case, recipe=changed, truth=truth)
+
+
+def _greedy(case: Case) -> Case:
+    """The case under a policy that draws no more rationales."""
+    plain = case.recipe.policy.model_copy(update={"samples": 0})
+    return dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, policy=plain))
 
 
 def _without_rules(case: Case) -> Case:

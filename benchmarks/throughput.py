@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from lad_agent import images, protocol, recipe
+from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import load_checkpoint
-from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.local import TransformersReasoner
 
 BATCH = 32

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed
+from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
 from lad_agent.errors import UsageError
@@ -46,7 +47,7 @@ class PocketConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
     rules: SftConfig = field(
-        default_factory=lambda: SftConfig("rules", steps=1500, learning_rate=1.2e-3)
+        default_factory=lambda: SftConfig("rules", steps=850, learning_rate=1.2e-3)
     )
 
 
@@ -88,7 +89,7 @@ def train_pocket(
             # Processes of one thread each train twice as fast as one process of two threads: the
             # tower's operations are too small to split.
             (out / "meeting").unlink(missing_ok=True)
-            multiprocessing.spawn(_dense_process, (workers, out, config), nprocs=workers)
+            spawn(_dense_process, (workers, out, config), nprocs=workers)  # type: ignore[no-untyped-call]
         head = _dense(out, net, config, clock.log("dense"))
         read = dense.measure(net, head, validation, len(validation))
         say(f"dense: pictures read wholly right by the head: {_shares(read)}")

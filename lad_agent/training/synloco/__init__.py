@@ -73,8 +73,8 @@ def rules(product: str) -> tuple[tuple[str, str], ...]:
 
 def sample(product: str, seed: int, index: int, split: Split, size: int, kind: Kind) -> Sample:
     """One picture of `size` px."""
-    rng = np.random.default_rng([seed, PRODUCTS.index(product), index])
     drawer = module(product)
+    rng = np.random.default_rng([seed, PRODUCTS.index(product), index])
     beyond = held_out_axes(rng, split)
     plan: Plan = getattr(drawer, kind)(rng)
     scene = drawer.draw(rng, plan, look(rng, beyond))

@@ -75,22 +75,25 @@ def write(
     if count < 1 or not 56 <= size <= 4096:
         raise UsageError("--count is at least 1 and --size from 56 to 4096 pixels")
     folder = directory / product
-    if (folder / "truth.jsonl").exists():
-        raise UsageError(f"{folder} holds a data set already; give another folder or remove it")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already; give another folder or remove it")
     tenth = max(1, count // 10)
+    unfinished = directory / f"{product}.unfinished"
     tasks = list(
         _tasks(
-            folder, product, count, seed, split, size,
+            unfinished, product, count, seed, split, size,
             tenth if train is None else train, tenth if validation is None else validation,
         )
     )  # fmt: skip
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_recipe(folder, product, seed, size)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _write_recipe(unfinished, product, seed, size)
         lines = _run(tasks, workers, progress)
-        _write_defects(folder, product)
+        _write_defects(unfinished, product)
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (folder / "truth.jsonl").write_text(text, encoding="utf-8")
+        (unfinished / "truth.jsonl").write_text(text, encoding="utf-8")
+        unfinished.rename(folder)
     except OSError as error:
         raise StoreReadOnly(
             f"{folder}: cannot be written ({error.strerror}); free room or choose another folder"

@@ -149,7 +149,8 @@ def _seen(
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2
     centre = (float(middle[0]), float(middle[1]))
-    box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    (x0, y0), (x1, y1) = np.clip(low, 0, size).tolist(), np.clip(high, 0, size).tolist()
+    box = (x0, y0, x1, y1)
     return SeenPart(cls, box, centre, cell_at(*centre, size, size))
 
 

@@ -1,0 +1,68 @@
+"""The shipped model itself: its files, and what it must never pass."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lad_agent import policy, recipe
+from lad_agent.judgement import Result
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.training import synloco
+from lad_agent.training.pocket.data import resize
+
+MOST_BYTES = 16 * 2**20
+
+
+@pytest.fixture(scope="module")
+def pocket() -> TransformersReasoner:
+    return TransformersReasoner(EMBEDDED)
+
+
+def test_the_model_is_small_and_holds_no_pickle() -> None:
+    files = [path for path in EMBEDDED.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jinja"}
+
+
+def test_the_card_says_what_the_model_is_for(pocket: TransformersReasoner) -> None:
+    card = json.loads((EMBEDDED / "model_card.json").read_text(encoding="utf-8"))
+    assert card["products"] == list(synloco.PRODUCTS)
+    assert pocket.products == frozenset(synloco.PRODUCTS)
+
+
+@pytest.mark.parametrize("product", synloco.PRODUCTS)
+def test_what_is_not_the_product_is_never_passed(
+    pocket: TransformersReasoner, product: str
+) -> None:
+    task = recipe.load(recipe.shipped(product))
+    rng = np.random.default_rng(77)
+    others = [name for name in synloco.PRODUCTS if name != product]
+    pictures = [
+        resize(synloco.sample(other, 2_000_000, index, "train", 392, "normal").photo.image)
+        for other in others
+        for index in range(2)
+    ]
+    wall = rng.uniform(60, 200, 3) + rng.normal(0, 3, (196, 196, 3))
+    noise = rng.integers(0, 256, (196, 196, 3))
+    pictures += [np.clip(pixels, 0, 255).astype(np.uint8) for pixels in (wall, noise)]
+    questions = [
+        Question(task, Image.fromarray(pixels), f"{number:064x}")
+        for number, pixels in enumerate(pictures)
+    ]
+    results = [policy.decide(found, task.policy).result for found in pocket.judge_batch(questions)]
+    assert Result.OK not in results
+
+
+def test_a_picture_is_judged_with_reasons(pocket: TransformersReasoner) -> None:
+    task = recipe.load(recipe.shipped("breakfast_box"))
+    sample = synloco.sample("breakfast_box", 2_000_000, 0, "train", 392, "normal")
+    found = pocket.judge_batch(
+        [Question(task, Image.fromarray(resize(sample.photo.image)), "0" * 64)]
+    )[0]
+    assert found.well_formed
+    assert found.rationale.startswith("product: breakfast box of breakfast box ok; R1 tangerines")
+    assert found.evidence != "unchecked"
