@@ -168,7 +168,7 @@ def export(
         "parameters": sum(p.numel() for p in net.parameters()),
         "products": list(synloco.PRODUCTS),
         "image_size": architecture.IMAGE_SIZE,
-        "made_by": f"lad-agent train pocket --seed {config.seed}",
+        "made_by": f"lad-agent train pocket OUT --seed {config.seed}",
         "data": "SynLOCO, and nothing else",
         "configuration": asdict(config),
         "seconds": dict(seconds),
