@@ -2,12 +2,14 @@
 
     python -m benchmarks.throughput [--images 200]
 
-Four ways over the same pictures: `lad-agent inspect` from files to committed records; the local
-reasoner's batches; transformers' own batched `generate` on the whole prompt; a plain loop, one
-picture at a time. Read the ratios: absolute numbers belong to the machine.
+Five ways over the same pictures: `lad-agent inspect` from files to committed records, with the
+rationales that the recipe draws more for the doubtful; the local reasoner's batches, with and
+without those; transformers' own batched `generate` on the whole prompt; a plain loop, one picture
+at a time. Read the ratios: absolute numbers belong to the machine.
 """
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -52,16 +54,21 @@ def main() -> None:
         whole = _seconds(lambda: _run([*inspect, str(root / "all.db")]))
         rows = [
             ("inspect, files to records, start-up excluded", whole - empty, count - 1),
-            ("local reasoner, batches of 32", _reasoner(task, pictures), count),
+            ("local reasoner, with the recipe's extra draws", _reasoner(task, pictures), count),
+            ("local reasoner, one rationale each", _reasoner(_greedy(task), pictures), count),
             ("transformers generate, batches of 32", _generate(task, pictures, BATCH), count),
             ("transformers generate, one at a time", _generate(task, pictures[:20], 1), 20),
         ]
     slowest = rows[-1][2] / rows[-1][1]
-    print(f"| way | images/s | times the plain loop |\n|---|---|---|\n{'':s}", end="")
+    print("| way | images/s | times the plain loop |\n|---|---|---|")
     for name, seconds, number in rows:
         rate = number / seconds
         print(f"| {name} | {rate:.1f} | {rate / slowest:.1f} |")
     print(f"\nstart-up of inspect, one image: {empty:.1f} s")
+
+
+def _greedy(task: recipe.Recipe) -> recipe.Recipe:
+    return dataclasses.replace(task, policy=task.policy.model_copy(update={"samples": 0}))
 
 
 def _reasoner(task: recipe.Recipe, pictures: list[Image.Image]) -> float:

@@ -1,5 +1,6 @@
 """The shipped model itself: its files, and what it must never pass."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -66,3 +67,15 @@ def test_a_picture_is_judged_with_reasons(pocket: TransformersReasoner) -> None:
     assert found.well_formed
     assert found.rationale.startswith("product: breakfast box of breakfast box ok; R1 tangerines")
     assert found.evidence != "unchecked"
+
+
+def test_without_rules_and_reference_nothing_is_broken(pocket: TransformersReasoner) -> None:
+    task = recipe.load(recipe.shipped("screw_bag"))
+    bare = dataclasses.replace(
+        task, rules=(), references=(), reference_sha256=(), task_version="bare"
+    )
+    sample = synloco.sample("screw_bag", 2_000_000, 1, "train", 392, "logical")
+    found = pocket.judge_batch(
+        [Question(bare, Image.fromarray(resize(sample.photo.image)), "1" * 64)]
+    )[0]
+    assert (found.well_formed, found.anomalous) == (True, False)

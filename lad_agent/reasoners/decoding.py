@@ -77,7 +77,8 @@ def read_prompt(model: Any, inputs: Any, query_at: int) -> Prompt:
     references = inputs["pixel_values"][: int(grids[:-1].prod(-1).sum())]
     features = image_features(model, references, grids[:-1])
     visual = ids == model.config.image_token_id
-    embedded = _embed(model, ids[:, :query_at], visual[:, :query_at], torch.cat(features))
+    seen = torch.cat(features) if features else torch.empty(0, device=ids.device)
+    embedded = _embed(model, ids[:, :query_at], visual[:, :query_at], seen)
     cache = Cache(layer_class_to_replicate=DynamicLayer)
     _forward(model, embedded, positions[:, :, :query_at], cache)
     return Prompt(
@@ -91,7 +92,9 @@ def read_prompt(model: Any, inputs: Any, query_at: int) -> Prompt:
 
 @torch.inference_mode()
 def image_features(model: Any, pixel_values: Tensor, grids: Tensor) -> tuple[Tensor, ...]:
-    """The merged visual tokens of each image."""
+    """The merged visual tokens of each image; none of none."""
+    if not len(grids):
+        return ()
     found = model.model.get_image_features(pixel_values, grids, return_dict=True)
     features: tuple[Tensor, ...] = found.pooler_output
     return features

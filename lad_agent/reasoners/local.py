@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from lad_agent import images, protocol
 from lad_agent.cells import CELLS
@@ -134,7 +135,8 @@ class TransformersReasoner:
         messages = protocol.messages(recipe.product, recipe.rules, len(references))
         text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         size = usable_size(recipe.image_size, processor)
-        shown = [images.prepare(p, Region(), size) for p in (*references, references[-1])]
+        place = Image.new("RGB", (size, size))  # keeps the query's place; its tokens come later
+        shown = [*(images.prepare(picture, Region(), size) for picture in references), place]
         inputs = processor(text=[text], images=[shown], do_resize=False, return_tensors="pt")
         inputs = inputs.to(device)
         visual = (inputs["input_ids"][0] == processor.image_token_id).nonzero()[:, 0].tolist()
