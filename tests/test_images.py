@@ -17,6 +17,7 @@ from lad_agent import images, recipe
 from lad_agent.errors import UnreadableInput
 from lad_agent.judgement import Reason
 from lad_agent.recipe import Region
+from lad_agent.training import synloco
 from tests.scripted import part, write_recipe
 
 WHOLE = Region()
@@ -256,7 +257,6 @@ def test_the_gate_looks_at_the_region_alone() -> None:
 
 @pytest.mark.parametrize("product", recipe.SHIPPED)
 def test_the_gate_lets_every_synthetic_picture_pass(product: str) -> None:
-    synloco = pytest.importorskip("lad_agent.training.synloco")
     for index in range(40):
         split, kind = ("train", "held-out")[index % 2], ("normal", "varied")[index // 2 % 2]
         sample = synloco.sample(product, 11, index, split, 196, kind)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lad_agent import rationale, recipe
 from lad_agent.errors import NotFound, RecipeError
 from lad_agent.inputs import check_references
+from lad_agent.training import synloco
 from tests.scripted import part, write_recipe
 
 GOOD = """\
@@ -52,7 +53,6 @@ def test_shipped_recipes_are_in_order(product: str) -> None:
 
 @pytest.mark.parametrize("product", recipe.SHIPPED)
 def test_shipped_rules_are_those_of_the_pictures(product: str) -> None:
-    synloco = pytest.importorskip("lad_agent.training.synloco")
     loaded = recipe.load(recipe.shipped(product))
     rules = tuple((rule.id, rule.text) for rule in loaded.rules)
     assert rules == tuple(synloco.module(product).RULES)

@@ -5,6 +5,7 @@ Every vision block attends fully: windows pay off at thousands of patches, not a
 """
 
 import itertools
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -12,12 +13,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLImageProcessorPil,
 )
 
 from lad_agent import protocol
 from lad_agent.cells import CELLS
-from lad_agent.reasoners.processing import Qwen2_5_VLProcessor
+from lad_agent.reasoners.processing import new_processor
 from lad_agent.recipe import Rule
 from lad_agent.training.pocket import vocabulary
 
@@ -86,15 +86,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def processor() -> Qwen2_5_VLProcessor:
+def processor() -> Any:
     """Image processor for the fixed size, with the tokenizer and the chat template."""
-    area = IMAGE_SIZE * IMAGE_SIZE
-    images = Qwen2VLImageProcessorPil(
-        size={"shortest_edge": area, "longest_edge": area}, patch_size=PATCH, merge_size=MERGE
-    )
-    return Qwen2_5_VLProcessor(
-        image_processor=images, tokenizer=tokenizer(), chat_template=CHAT_TEMPLATE
-    )
+    return new_processor(tokenizer(), CHAT_TEMPLATE, IMAGE_SIZE)
 
 
 def config(tokens: PreTrainedTokenizerFast, *, width: int, layers: int) -> Qwen2_5_VLConfig:

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from lad_agent.rationale import Facts
+from lad_agent import images
+from lad_agent.rationale import NOTHING, Facts
+from lad_agent.recipe import Region
 from lad_agent.training import synloco
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
-from lad_agent.training.pocket.vocabulary import NOTHING
 
 SHARD = 1000
 KINDS = {"varied": 0.55, "normal": 0.15, "logical": 0.15, "structural": 0.15}
@@ -98,10 +99,7 @@ def facts_of(sample: Any) -> Facts:
 
 def resize(image: Pixels) -> Pixels:
     """The picture at the model's input size, resized as the reasoner does."""
-    if image.shape[0] == IMAGE_SIZE:
-        return image
-    resized = Image.fromarray(image).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
-    return np.asarray(resized)
+    return np.asarray(images.prepare(Image.fromarray(image), Region(), IMAGE_SIZE))
 
 
 def _nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:

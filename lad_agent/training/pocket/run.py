@@ -80,10 +80,7 @@ def train_pocket(
         )
     pictures = data.load(out / "pictures", total)
     validation = data.load(out / "validation", config.validation_pictures)
-    processor = architecture.processor()
-    net = architecture.model(
-        processor.tokenizer, seed=config.seed, width=config.width, layers=config.layers
-    )
+    processor, net = _network(config)
     with clock.stage("dense"):
         if workers > 1:
             # Processes of one thread each train twice as fast as one process of two threads: the
@@ -110,6 +107,15 @@ def train_pocket(
     return export(out, net, processor, head, config, clock.seconds())
 
 
+def _network(config: PocketConfig) -> tuple[Any, Qwen2_5_VLForConditionalGeneration]:
+    """The processor, and the model as every process starts it."""
+    processor = architecture.processor()
+    net = architecture.model(
+        processor.tokenizer, seed=config.seed, width=config.width, layers=config.layers
+    )
+    return processor, net
+
+
 def _dense(
     out: Path,
     net: Qwen2_5_VLForConditionalGeneration,
@@ -126,10 +132,7 @@ def _dense_process(rank: int, world: int, out: Path, config: PocketConfig) -> No
     torch.set_num_threads(1)
     meeting = (out / "meeting").resolve()
     distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
-    processor = architecture.processor()
-    net = architecture.model(
-        processor.tokenizer, seed=config.seed, width=config.width, layers=config.layers
-    )
+    _, net = _network(config)
     _dense(out, net, config, _Clock(out, partial(print, flush=True)).log("dense"))
     distributed.destroy_process_group()
 

@@ -92,13 +92,10 @@ def sample(
         images: tuple[Tensor, ...] = (query,)
     else:
         product, chosen = rules.for_picture(rng, facts)
+        if rng.random() < 0.03:
+            product, chosen = facts.product if facts.product != NOTHING else "screw_bag", []
         statements = rationale.clauses(product, chosen, facts)
         anomalous = any(not statement.ok for statement in statements)
-        if rng.random() < 0.03:
-            product, chosen, anomalous = facts.product, [], False
-            product = product if product != NOTHING else "screw_bag"
-            statements = [rationale.product_clause(facts.product, product)]
-            anomalous = not statements[0].ok
         shown = 0 if not chosen and rng.random() < 0.5 else 1
         messages = protocol.messages(product, chosen, shown)
         completion = protocol.answer_text(rationale.write(statements), anomalous)

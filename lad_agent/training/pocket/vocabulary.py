@@ -1,9 +1,7 @@
 """What the pocket model talks about: SynLOCO's products, nouns, attributes and their values."""
 
+from lad_agent.rationale import NOTHING
 from lad_agent.training.synloco import PRODUCTS, attributes, classes, rules
-
-NOTHING = "none"
-"""The product of a picture that shows none of the five."""
 
 PRODUCT_NAMES: tuple[str, ...] = (*PRODUCTS, NOTHING)
 
