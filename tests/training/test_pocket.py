@@ -67,8 +67,8 @@ def processor() -> processing.Qwen2_5_VLProcessor:
 
 @pytest.fixture(scope="module")
 def pictures() -> data.Pictures:
-    pixels, facts = zip(*(data.picture(3, index) for index in range(30)), strict=True)
-    return data.Pictures((np.stack(pixels),), facts)
+    pixels, covers, facts = zip(*(data.picture(3, index) for index in range(30)), strict=True)
+    return data.Pictures((np.stack(pixels),), (np.stack(covers),), facts)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def net(processor: Any) -> Qwen2_5_VLForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def queries(net: Qwen2_5_VLForConditionalGeneration, pictures: data.Pictures) -> sft.Features:
-    return sft.features(net, pictures)
+    return sft.Features(sft.tokens(net, pictures, np.arange(len(pictures))), pictures.facts)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +204,9 @@ def test_visual_tokens_are_those_of_the_reasoner(
 def test_pictures_of_nothing_are_of_the_models_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "NOTHING_SHARE", 1.0)
     for index in range(12):
-        pixels, facts = data.picture(4, index)
+        pixels, cover, facts = data.picture(4, index)
         assert facts == Facts(rationale.NOTHING)
+        assert not cover.any()
         assert pixels.shape == (architecture.IMAGE_SIZE, architecture.IMAGE_SIZE, 3)
         assert pixels.dtype == np.uint8
 
@@ -216,6 +217,19 @@ def test_facts_list_every_class_of_the_product() -> None:
         facts = data.facts_of(sample)
         assert {noun: len(cells) for noun, cells in facts.places.items()} == sample.plan.counts
         assert facts.attributes == sample.plan.attributes
+
+
+@pytest.mark.parametrize("product", synloco.PRODUCTS)
+def test_a_noun_covers_the_cells_of_its_parts(product: str) -> None:
+    sample = synloco.sample(product, 6, 3, "train", 280, "varied")
+    cover = data.cover_of(sample, 280).reshape(len(CELLS), 4, len(vocabulary.NOUNS))
+    seen = {noun for n, noun in enumerate(vocabulary.NOUNS) if cover[..., n].any()}
+    assert seen == {part.cls for part in sample.photo.parts}
+    for part in sample.photo.parts:
+        x0, y0, x1, y1 = part.box
+        area = sum(float(cover[..., vocabulary.NOUNS.index(c)].sum()) for c in [part.cls]) / 255
+        assert area * 20 * 20 >= 0.2 * (x1 - x0) * (y1 - y0)
+        assert cover[CELLS.index(part.cell), :, vocabulary.NOUNS.index(part.cls)].any()
 
 
 # --- shards
@@ -236,7 +250,8 @@ def test_missing_shards_are_made_again_and_alike(tmp_path: Path) -> None:
     data.make(tmp_path, SHARD + 1, 5, 1, lambda done, total: seen.append((done, total)))
     whole = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert sorted(whole) == [
-        "facts-000.jsonl", "facts-001.jsonl", "pixels-000.npy", "pixels-001.npy"
+        "cover-000.npy", "cover-001.npy", "facts-000.jsonl", "facts-001.jsonl",
+        "pixels-000.npy", "pixels-001.npy",
     ]  # fmt: skip
     assert seen == [(0, 2), (1, 2), (2, 2)]
     (tmp_path / "facts-001.jsonl").unlink()
@@ -246,8 +261,9 @@ def test_missing_shards_are_made_again_and_alike(tmp_path: Path) -> None:
     loaded = data.load(tmp_path, SHARD + 1)
     assert len(loaded) == 2 * SHARD
     for row in (0, SHARD - 1, SHARD, 2 * SHARD - 1):
-        pixels, facts = data.picture(5, row)
+        pixels, cover, facts = data.picture(5, row)
         assert np.array_equal(loaded.take(np.array([row]))[0], pixels)
+        assert np.array_equal(loaded.cover(np.array([row]))[0], cover)
         assert loaded.facts[row] == facts
 
 

@@ -1,8 +1,9 @@
 """Pictures made ahead for training: shards of pixels and facts on disk, the same for the same seed.
 
-A shard holds SHARD pictures: `pixels-NNN.npy`, uint8 [SHARD, 196, 196, 3], and `facts-NNN.jsonl`,
-one JSON object a line (`product`, `places`, `attributes`). A shard is written whole or not at all,
-so an interrupted run goes on at the first missing one.
+A shard holds SHARD pictures: `pixels-NNN.npy`, uint8 [SHARD, 196, 196, 3], `cover-NNN.npy`, uint8
+[SHARD, 49, 4 x nouns] (how much of each quarter of a cell each noun covers, 255 for all of it),
+and `facts-NNN.jsonl`, one JSON list a line (product, places, attributes). A shard is written whole
+or not at all, so an interrupted run goes on at the first missing one.
 """
 
 import json
@@ -11,8 +12,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
@@ -21,10 +23,19 @@ from lad_agent import images
 from lad_agent.rationale import NOTHING, Facts
 from lad_agent.recipe import Region
 from lad_agent.training import synloco
-from lad_agent.training.pocket.architecture import IMAGE_SIZE
+from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, PATCHES_A_SIDE, TOKENS
+from lad_agent.training.pocket.vocabulary import NOUNS
 
 SHARD = 1000
-KINDS = {"varied": 0.55, "normal": 0.15, "logical": 0.15, "structural": 0.15}
+KINDS = {"varied": 0.5, "normal": 0.15, "logical": 0.15, "structural": 0.2}
+SHARES = {
+    "screw_bag": 0.32,
+    "pushpins": 0.26,
+    "breakfast_box": 0.16,
+    "juice_bottle": 0.12,
+    "splicing_connectors": 0.14,
+}
+"""Products by how long the tower takes to learn them: many small parts take longest."""
 NOTHING_SHARE = 0.04
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
@@ -34,9 +45,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures of some shards: `pixels` uint8 [n, 196, 196, 3], memory-mapped a shard."""
+    """Pictures of some shards: pixels uint8 [n, 196, 196, 3] and cover, memory-mapped a shard."""
 
     shards: tuple[Pixels, ...]
+    covers: tuple[Pixels, ...]
     facts: tuple[Facts, ...]
 
     def __len__(self) -> int:
@@ -45,6 +57,10 @@ class Pictures:
     def take(self, indices: npt.NDArray[np.int64]) -> Pixels:
         """Pixels of the pictures at `indices`, uint8 [k, 196, 196, 3]."""
         return np.stack([self.shards[i // SHARD][i % SHARD] for i in indices.tolist()])
+
+    def cover(self, indices: npt.NDArray[np.int64]) -> Pixels:
+        """Cover of the pictures at `indices`, uint8 [k, 49, 4 x nouns]."""
+        return np.stack([self.covers[i // SHARD][i % SHARD] for i in indices.tolist()])
 
 
 def make(
@@ -74,22 +90,40 @@ def load(directory: Path, count: int) -> Pictures:
     numbers = range(-(-count // SHARD))
     facts = [f for n in numbers for f in _read_facts(_facts_path(directory, n))]
     shards = tuple(np.load(_pixels_path(directory, n), mmap_mode="r") for n in numbers)
-    return Pictures(shards, tuple(facts))
+    covers = tuple(np.load(_cover_path(directory, n), mmap_mode="r") for n in numbers)
+    return Pictures(shards, covers, tuple(facts))
 
 
-def picture(seed: int, index: int) -> tuple[Pixels, Facts]:
-    """One training picture and what is in it."""
+def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
+    """One training picture, its cover [49, 4 x nouns] and what is in it."""
     rng = np.random.default_rng([seed, index, 0x5EED])
     if rng.random() < NOTHING_SHARE:
-        return _nothing(rng, seed, index), Facts(NOTHING)
-    product = str(rng.choice(synloco.PRODUCTS))
+        bare = np.zeros((TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
+        return _nothing(rng, seed, index), bare, Facts(NOTHING)
+    product = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     kind = cast(synloco.Kind, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
     sample = synloco.sample(product, seed, index, "train", size, kind)
-    return resize(sample.photo.image), facts_of(sample)
+    return resize(sample.photo.image), cover_of(sample, size), facts_of(sample)
 
 
-def facts_of(sample: Any) -> Facts:
+def cover_of(sample: synloco.Sample, size: int) -> Pixels:
+    """How much of each patch each noun covers: uint8 [49, 4 x nouns], 255 for all of it.
+
+    The four patches of a merged token in reading order, each with all nouns.
+    """
+    fine = 4 * PATCHES_A_SIDE
+    masks = np.zeros((len(NOUNS), fine, fine), np.uint8)
+    for part in sample.photo.parts:
+        rim = np.asarray(part.outline) * (fine / size)
+        fixed = np.rint((rim - 0.5) * 16).astype(np.int32)
+        cv2.fillPoly(masks[NOUNS.index(part.cls)], [fixed], 255, cv2.LINE_8, 4)
+    blocks = PATCHES_A_SIDE // MERGE
+    split = masks.reshape(len(NOUNS), blocks, MERGE, 4, blocks, MERGE, 4).mean(axis=(3, 6))
+    return np.asarray(split.transpose(1, 3, 2, 4, 0).reshape(TOKENS, -1), np.uint8)
+
+
+def facts_of(sample: synloco.Sample) -> Facts:
     """Facts of a SynLOCO sample, with every class of its product listed."""
     places: dict[str, list[str]] = {noun: [] for noun in synloco.classes(sample.plan.product)}
     for part in sample.photo.parts:
@@ -127,13 +161,18 @@ def _nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
 
 def _write_shard(directory: Path, number: int, seed: int) -> None:
     pixels = np.empty((SHARD, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    cover = np.empty((SHARD, TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
     lines = []
     for row in range(SHARD):
-        pixels[row], facts = picture(seed, number * SHARD + row)
+        pixels[row], cover[row], facts = picture(seed, number * SHARD + row)
         lines.append(json.dumps([facts.product, facts.places, facts.attributes]))
-    part = _pixels_path(directory, number).with_suffix(".part.npy")
-    np.save(part, pixels)
-    part.replace(_pixels_path(directory, number))
+    for path, array in (
+        (_pixels_path(directory, number), pixels),
+        (_cover_path(directory, number), cover),
+    ):
+        part = path.with_suffix(".part.npy")
+        np.save(part, array)
+        part.replace(path)
     text = _facts_path(directory, number).with_suffix(".part")
     text.write_text("\n".join(lines) + "\n", encoding="utf-8")
     text.replace(_facts_path(directory, number))
@@ -146,6 +185,10 @@ def _read_facts(path: Path) -> Iterator[Facts]:
 
 def _pixels_path(directory: Path, number: int) -> Path:
     return directory / f"pixels-{number:03d}.npy"
+
+
+def _cover_path(directory: Path, number: int) -> Path:
+    return directory / f"cover-{number:03d}.npy"
 
 
 def _facts_path(directory: Path, number: int) -> Path:

@@ -41,13 +41,13 @@ class PocketConfig:
     width: int = 192
     layers: int = 4
     seed: int = 20
-    dense_pictures: int = 40_000
-    sft_pictures: int = 14_000
+    dense_pictures: int = 44_000
+    sft_pictures: int = 16_000
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
-    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=1000))
     rules: SftConfig = field(
-        default_factory=lambda: SftConfig("rules", steps=850, learning_rate=1.2e-3)
+        default_factory=lambda: SftConfig("rules", steps=3600, learning_rate=1.2e-3)
     )
 
 
@@ -64,8 +64,8 @@ def train_pocket(
     """
     config = config or PocketConfig()
     torch.set_flush_denormal(True)
-    torch.set_num_threads(threads or os.cpu_count() or 1)
     workers = threads or os.cpu_count() or 1
+    torch.set_num_threads(workers)
     _own(out, config)
     clock = _Clock(out, say)
     total = config.dense_pictures + config.sft_pictures
@@ -78,33 +78,51 @@ def train_pocket(
             workers,
             _shards(say, "validation pictures"),
         )
-    pictures = data.load(out / "pictures", total)
-    validation = data.load(out / "validation", config.validation_pictures)
-    processor, net = _network(config)
+    processes = max(n for n in (1, 2, 4, 8) if n <= workers)
     with clock.stage("dense"):
-        if workers > 1:
-            # Processes of one thread each train twice as fast as one process of two threads: the
-            # tower's operations are too small to split.
-            (out / "meeting").unlink(missing_ok=True)
-            spawn(_dense_process, (workers, out, config), nprocs=workers)  # type: ignore[no-untyped-call]
-        head = _dense(out, net, config, clock.log("dense"))
+        if not dense.finished(out / "dense.safetensors", config.dense):
+            _share(processes, _dense_process, out, config)
+    processor, net = _network(config)
+    head = dense.load(net, out / "dense.safetensors")
+    with clock.stage("features"):
+        validation = data.load(out / "validation", config.validation_pictures)
         read = dense.measure(net, head, validation, len(validation))
         say(f"dense: pictures read wholly right by the head: {_shares(read)}")
         clock.result("head_reads", read)
-    with clock.stage("features"):
-        queries = _features(out / "features.safetensors", net, pictures, config)
-        references = _references(net, config.seed + 2)
-    sft.ground(net, head, processor.tokenizer)
+        _features(out, net, config)
     for stage in (config.captions, config.rules):
-        folder, kept = out / stage.stage, out / f"{stage.stage}.safetensors"
         with clock.stage(stage.stage):
-            if kept.exists():
-                _load_language(net, kept)
-                continue
-            log = clock.log(stage.stage)
-            sft.train(net, processor, queries, references, stage, folder, [_Lines(log)])
-            _save_language(net, kept)
+            if not _language_path(out, stage).exists():
+                _share(processes, _sft_process, out, config, stage)
+    net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
     return export(out, net, processor, head, config, clock.seconds())
+
+
+def _share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:
+    """Let `processes` of one thread each do `work` together, with torch.distributed.
+
+    They train twice as fast as one process of as many threads: the operations of a model this
+    small are too short to split.
+    """
+    if processes == 1:
+        work(out, *arguments)
+        return
+    (out / "meeting").unlink(missing_ok=True)
+    spawn(_member, (processes, work, out, *arguments), nprocs=processes)  # type: ignore[no-untyped-call]
+
+
+def _member(
+    rank: int, world: int, work: Callable[..., None], out: Path, *arguments: object
+) -> None:
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    # The trainer's own setting up (accelerate) reads these.
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "OMP_NUM_THREADS": "1"}
+    meeting = (out / "meeting").resolve()
+    distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
+    work(out, *arguments)
+    distributed.destroy_process_group()
 
 
 def _network(config: PocketConfig) -> tuple[Any, Qwen2_5_VLForConditionalGeneration]:
@@ -116,25 +134,31 @@ def _network(config: PocketConfig) -> tuple[Any, Qwen2_5_VLForConditionalGenerat
     return processor, net
 
 
-def _dense(
-    out: Path,
-    net: Qwen2_5_VLForConditionalGeneration,
-    config: PocketConfig,
-    log: Callable[[Mapping[str, float]], None],
-) -> ObjectHead:
-    pictures = data.load(out / "pictures", config.dense_pictures)
-    return dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
-
-
-def _dense_process(rank: int, world: int, out: Path, config: PocketConfig) -> None:
+def _dense_process(out: Path, config: PocketConfig) -> None:
     """One of the processes that train the tower together."""
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(1)
-    meeting = (out / "meeting").resolve()
-    distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
     _, net = _network(config)
-    _dense(out, net, config, _Clock(out, partial(print, flush=True)).log("dense"))
-    distributed.destroy_process_group()
+    pictures = data.load(out / "pictures", config.dense_pictures)
+    log = _Clock(out, partial(print, flush=True)).log("dense")
+    dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
+
+
+def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
+    """One of the processes that train the language model together."""
+    processor, net = _network(config)
+    head = dense.load(net, out / "dense.safetensors")
+    sft.ground(net, head, processor.tokenizer)
+    if stage.stage == "rules":
+        net.model.language_model.load_state_dict(load_file(_language_path(out, config.captions)))
+    facts = data.load(out / "pictures", config.dense_pictures + config.sft_pictures).facts
+    tokens = load_file(out / "features.safetensors")
+    queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
+    log = _Clock(out, partial(print, flush=True)).log(stage.stage)
+    sft.train(net, processor, queries, tokens, stage, out / stage.stage, [_Lines(log)])
+    if not distributed.is_initialized() or distributed.get_rank() == 0:
+        state = net.model.language_model.state_dict()
+        _write(
+            _language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
+        )
 
 
 def export(
@@ -201,49 +225,35 @@ def _own(out: Path, config: PocketConfig) -> None:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
 
 
-def _features(
-    path: Path,
-    net: Qwen2_5_VLForConditionalGeneration,
-    pictures: data.Pictures,
-    config: PocketConfig,
-) -> sft.Features:
-    first = config.dense_pictures
-    facts = pictures.facts[first:]
-    if not path.exists():
-        rest = data.Pictures(pictures.shards[first // data.SHARD :], facts)
-        part = path.with_suffix(".part")
-        save_file({"tokens": sft.features(net, rest).tokens}, part)
-        part.replace(path)
-    return sft.Features(load_file(path)["tokens"], facts)
-
-
-def _references(net: Qwen2_5_VLForConditionalGeneration, seed: int) -> dict[str, Tensor]:
-    out = {}
+def _features(out: Path, net: Qwen2_5_VLForConditionalGeneration, config: PocketConfig) -> None:
+    """The tower's tokens of the pictures for fine-tuning, and of each product's references."""
+    path = out / "features.safetensors"
+    if path.exists():
+        return
+    pictures = data.load(out / "pictures", config.dense_pictures + config.sft_pictures)
+    rows = np.arange(config.dense_pictures, len(pictures))
+    tokens = {"queries": sft.tokens(net, pictures, rows)}
     for product in synloco.PRODUCTS:
         images = [
-            synloco.sample(product, seed, index, "train", architecture.IMAGE_SIZE, "normal")
+            synloco.sample(
+                product, config.seed + 2, index, "train", architecture.IMAGE_SIZE, "normal"
+            ).photo.image
             for index in range(REFERENCES)
         ]
-        pixels = np.stack([image.photo.image for image in images])
-        facts = tuple(data.facts_of(image) for image in images)
-        out[product] = sft.features(net, data.Pictures((pixels,), facts)).tokens
-    return out
+        normal = data.Pictures((np.stack(images),), (), ())
+        tokens[product] = sft.tokens(net, normal, np.arange(REFERENCES))
+    _write(path, tokens)
 
 
-def _language(net: Qwen2_5_VLForConditionalGeneration) -> torch.nn.Module:
-    module: torch.nn.Module = net.model.language_model
-    return module
+def _language_path(out: Path, stage: SftConfig) -> Path:
+    """Where a stage leaves the language model."""
+    return out / f"{stage.stage}.safetensors"
 
 
-def _save_language(net: Qwen2_5_VLForConditionalGeneration, path: Path) -> None:
-    state = {name: value.contiguous() for name, value in _language(net).state_dict().items()}
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     part = path.with_suffix(".part")
-    save_file(state, part)
+    save_file(tensors, part)
     part.replace(path)
-
-
-def _load_language(net: Qwen2_5_VLForConditionalGeneration, path: Path) -> None:
-    _language(net).load_state_dict(load_file(path))
 
 
 def _shards(say: Say, what: str) -> Callable[[int, int], None]:
@@ -264,7 +274,7 @@ class _Lines(TrainerCallback):  # type: ignore[misc]
         self.entry = log
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs and "loss" in logs:
+        if state.is_world_process_zero and logs and "loss" in logs:
             keep = ("loss", "learning_rate", "mean_token_accuracy", "grad_norm")
             self.entry(
                 {"step": state.global_step, **{k: float(logs[k]) for k in keep if k in logs}}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, distributed
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -37,12 +38,12 @@ class SftConfig:
 
     stage: Stage
     steps: int
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 1.5e-3
     warmup: int = 100
     decay_share: float = 0.3
     seed: int = 0
-    save_every: int = 200
+    save_every: int = 300
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,16 @@ class Sample:
 
 
 @torch.inference_mode()
-def features(model: Qwen2_5_VLForConditionalGeneration, pictures: Pictures) -> Features:
-    """The tower's tokens of all pictures, computed once."""
-    parts = []
-    for start in range(0, len(pictures), 64):
-        rows = np.arange(start, min(start + 64, len(pictures)))
-        parts.append(visual_tokens(model, pictures.take(rows)).to(torch.float16))
-    return Features(torch.cat(parts), pictures.facts)
+def tokens(
+    model: Qwen2_5_VLForConditionalGeneration, pictures: Pictures, rows: npt.NDArray[np.int64]
+) -> Tensor:
+    """The tower's tokens of the pictures at `rows`: float16 [rows, 49, width]."""
+    return torch.cat(
+        [
+            visual_tokens(model, pictures.take(rows[start : start + 64])).to(torch.float16)
+            for start in range(0, len(rows), 64)
+        ]
+    )
 
 
 def sample(
@@ -215,14 +219,17 @@ def train(
 ) -> list[dict[str, float]]:
     """Run one stage with TRL's SFTTrainer; goes on from the last checkpoint in `directory`.
 
-    Returns the trainer's log. The tower's parameters are left as they are.
+    Returns the trainer's log. The tower's parameters are left as they are. Within a
+    torch.distributed group the processes share the prompts of each step.
     """
+    from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(False)
+    world = distributed.get_world_size() if distributed.is_initialized() else 1
     order = np.random.default_rng([config.seed, 1]).integers(
         0, len(queries.facts), config.steps * config.batch
     )
@@ -230,7 +237,7 @@ def train(
     arguments = TrlConfig(
         output_dir=str(directory),
         max_steps=config.steps,
-        per_device_train_batch_size=config.batch,
+        per_device_train_batch_size=config.batch // world,
         learning_rate=config.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         warmup_steps=config.warmup,
@@ -239,9 +246,10 @@ def train(
         adam_beta2=0.98,
         max_grad_norm=1.0,
         seed=config.seed,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=True,
         bf16=False,
         activation_checkpointing=False,
+        ddp_find_unused_parameters=False,
         max_length=None,
         report_to="none",
         logging_steps=20,
@@ -260,6 +268,7 @@ def train(
         data_collator=Collator(config.stage, queries, references, processor, config.seed),
         callbacks=list(callbacks),
     )
+    trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(directory)) if directory.exists() else None
     trainer.train(resume_from_checkpoint=last)
     return list(trainer.state.log_history)

@@ -42,12 +42,16 @@ HELD_OUT: dict[str, Ranges] = {
 
 @dataclass(frozen=True)
 class SeenPart:
-    """A part as photographed: class, box and centre in output pixels, and the centre's cell."""
+    """A part as photographed: class, box, centre and outline in output pixels, the centre's cell.
+
+    The box is clipped to the picture, the outline is not.
+    """
 
     cls: str
     box: Box
     centre: Point
     cell: str
+    outline: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ def _seen(
     centre = (float(middle[0]), float(middle[1]))
     (x0, y0), (x1, y1) = np.clip(low, 0, size).tolist(), np.clip(high, 0, size).tolist()
     box = (x0, y0, x1, y1)
-    return SeenPart(cls, box, centre, cell_at(*centre, size, size))
+    rim = tuple((float(x), float(y)) for x, y in points)
+    return SeenPart(cls, box, centre, cell_at(*centre, size, size), rim)
 
 
 def _expose(rng: np.random.Generator, image: Image, drawn: dict[str, float], size: int) -> Image:

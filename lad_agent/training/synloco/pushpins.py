@@ -36,6 +36,8 @@ RULES: tuple[tuple[str, str], ...] = (
 ROWS, COLUMNS = 3, 5
 _PITCH, _WALL = 68.0, 3.0
 _COLOURS = ((226, 190, 34), (206, 44, 44), (40, 96, 190), (52, 150, 74), (232, 232, 228))
+Needle = npt.NDArray[np.float64]
+"""Points [n, 2] of a pin from its head to its tip, in board pixels."""
 _DAMAGE_WORDS = {
     "scratch": "scratch on the tray",
     "bent": "bent needle",
@@ -88,6 +90,7 @@ def draw(rng: np.random.Generator, plan: Plan, look: Look) -> Scene:
     bent = _bent(rng, plan, contents)
     parts: list[Part] = []
     mask = sprites.blank() if plan.structural or plan.rule else None
+    lying: list[list[Needle]] = []
     for number, pins in enumerate(contents):
         row, column = divmod(number, COLUMNS)
         box = (
@@ -98,8 +101,15 @@ def draw(rng: np.random.Generator, plan: Plan, look: Look) -> Scene:
         parts.append(Part(cls, box, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)))
         if mask is not None and plan.rule and cls != FILLED:
             sprites.polygon(mask, sprites.rounded(box, 4), 255)
-        hurt = _pins(rng, image, box, pins, colours, number in bent)
-        if hurt is not None:
+        lying.append(_needles(rng, box, pins, number in bent))
+    size = pitch / _PITCH
+    _shade(image, [points for needles in lying for points in needles], size)
+    for number, needles in enumerate(lying):
+        for points in needles:
+            _pin(rng, image, points, colours, size, number in bent)
+        if number in bent:
+            hurt = sprites.blank()
+            sprites.stroke(hurt, needles[0], 255, 9)
             parts.append(part_from_mask(DAMAGE, hurt))
             if mask is not None:
                 mask |= hurt
@@ -166,19 +176,17 @@ def _tray(rng: np.random.Generator, image: Image, pitch: float) -> Point:
     return left, top
 
 
-def _pins(
+def _needles(
     rng: np.random.Generator,
-    image: Image,
     box: tuple[float, float, float, float],
     count: int,
-    colours: list[sprites.Colour],
     bent: bool,
-) -> Image | None:
-    """Draw the pins of a compartment; returns the mask of a bent needle."""
-    hurt = None
+) -> list[Needle]:
+    """Where the pins of a compartment lie, apart from each other as far as it goes."""
     size = (box[2] - box[0]) / _PITCH
     margin = (19.0 if count == 1 else 16.0) * size
     inner = np.array([box[0] + margin, box[1] + margin, box[2] - margin, box[3] - margin])
+    middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
     heads: list[npt.NDArray[np.float64]] = []
     for _ in range(count):
         options = rng.uniform(inner[:2], inner[2:], (24, 2))
@@ -186,10 +194,8 @@ def _pins(
             away = np.hypot(*(options[:, None] - np.array(heads)[None]).transpose(2, 0, 1))
             options = options[np.argsort(-away.min(axis=1))]
         heads.append(options[0])
-    shade = sprites.blank()
-    drawn = []
+    out = []
     for head in heads:
-        middle = np.array([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2])
         aim = middle + rng.uniform(-8, 8, 2) - head
         turn = float(np.arctan2(aim[1], aim[0]) + rng.uniform(-0.9, 0.9))
         length = 27.0 * size
@@ -198,22 +204,34 @@ def _pins(
         if bent:
             across = np.array([-along[1], along[0]])
             knee = head + along * length * 0.62
-            points = np.stack([head, knee, knee + (across * 0.95 - along * 0.3) * 15 * size])
-        drawn.append((head, points))
+            points = np.stack([head, knee, knee + (across * 0.95 - along * 0.3) * 18 * size])
+        out.append(points)
+    return out
+
+
+def _shade(image: Image, needles: list[Needle], size: float) -> None:
+    """The shadow of all pins."""
+    shade = sprites.blank()
+    for points in needles:
         sprites.stroke(shade, points, 255, 3)
-        sprites.disc(shade, (head[0], head[1]), 12 * size, 255)
-    if heads:
+        sprites.disc(shade, (points[0, 0], points[0, 1]), 12 * size, 255)
+    if needles:
         sprites.shadow(image, shade, (2, 3), 3, 0.45)
-    for head, points in drawn:
-        sprites.stroke(image, points, (92, 94, 100), 4 if bent else 3)
-        sprites.stroke(image, points - 0.6, (196, 200, 206), 1)
-        colour = colours[int(rng.integers(len(colours)))]
-        gain = np.asarray(colour) / 255 * rng.uniform(0.92, 1.08)
-        sprites.paste(image, _head(), (head[0], head[1]), 0.0, size, gain.tolist())
-        if bent:
-            hurt = sprites.blank()
-            sprites.stroke(hurt, points, 255, 7)
-    return hurt
+
+
+def _pin(
+    rng: np.random.Generator,
+    image: Image,
+    points: Needle,
+    colours: list[sprites.Colour],
+    size: float,
+    bent: bool,
+) -> None:
+    sprites.stroke(image, points, (92, 94, 100), 6 if bent else 3)
+    sprites.stroke(image, points - 0.6, (196, 200, 206), 2 if bent else 1)
+    colour = colours[int(rng.integers(len(colours)))]
+    gain = np.asarray(colour) / 255 * rng.uniform(0.92, 1.08)
+    sprites.paste(image, _head(), (points[0, 0], points[0, 1]), 0.0, size, gain.tolist())
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -82,11 +83,10 @@ def part_from_outline(cls: str, outline: npt.ArrayLike) -> Part:
 
 
 def part_from_mask(cls: str, mask: Image) -> Part:
-    """A part whose box is that of the set pixels of `mask`, uint8 [BOARD, BOARD]."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x0, x1 = float(columns[0]), float(columns[-1] + 1)
-    y0, y1 = float(rows[0]), float(rows[-1] + 1)
-    return Part(cls, (x0, y0, x1, y1), ((x0 + x1) / 2, (y0 + y1) / 2))
+    """A part outlined by the convex hull of the set pixels of `mask`, uint8 [BOARD, BOARD]."""
+    pixels = cv2.findNonZero(mask).reshape(-1, 2)
+    hull = cv2.convexHull(np.concatenate([pixels, pixels + 1]))
+    return part_from_outline(cls, hull.reshape(-1, 2))
 
 
 def count_parts(scene: Scene) -> dict[str, int]:

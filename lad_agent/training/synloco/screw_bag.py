@@ -40,7 +40,7 @@ RULES: tuple[tuple[str, str], ...] = (
 _WANTED = {WASHERS: 2, NUTS: 2, LONG: 1, SHORT: 1}
 _SINGULAR = {WASHERS: "washer", NUTS: "nut", LONG: "long screw", SHORT: "short screw"}
 _MOST, _MOST_IN_ALL = 6, 12
-_LONG_LENGTH, _SHORT_LENGTH = 106, 56
+_LONG_LENGTH, _SHORT_LENGTH = 116, 56
 _BAG = (14.0, 16.0, 378.0, 380.0)
 _INSIDE = (24.0, 52.0, 368.0, 370.0)
 _DAMAGE_WORDS = {
@@ -192,11 +192,11 @@ def _length(kind: str) -> int:
 
 
 def _reach(kind: str) -> float:
-    return _length(kind) / 2 if kind in (LONG, SHORT) else 26.0
+    return _length(kind) / 2 if kind in (LONG, SHORT) else 28.0
 
 
 def _radius(kind: str) -> float:
-    return {WASHERS: 25.0, NUTS: 24.0}.get(kind, 12.0)
+    return {WASHERS: 27.0, NUTS: 24.0}.get(kind, 14.0)
 
 
 def _circles(kind: str) -> npt.NDArray[np.float64]:
@@ -222,12 +222,12 @@ def _bent_screw() -> Sprite:
 
 
 def _washer() -> Sprite:
-    x, y = sprites.grid(56, 56)
+    x, y = sprites.grid(60, 60)
     r = np.hypot(x, y)
-    inside = np.minimum(25 - r, r - 11.5)
+    inside = np.minimum(27 - r, r - 13.5)
     turn = np.arctan2(y, x)
     value = 0.66 + 0.14 * np.cos(2 * (turn - 0.7)) - 0.12 * (np.clip(3 - inside, 0, 3) / 3)
-    return sprites.sprite(_grey(value), inside, sprites.circle_points(25))
+    return sprites.sprite(_grey(value), inside, sprites.circle_points(27))
 
 
 def _nut(finish: int) -> Sprite:
@@ -247,25 +247,25 @@ def _nut(finish: int) -> Sprite:
 
 def _screw(length: int, bend: float) -> Sprite:
     """A screw along x, head on the left; `bend` is how far its tip leaves the axis, in px."""
-    height = 30 + 2 * bend
+    height = 36 + 2 * bend
     x, y = sprites.grid(length + 4, height)
     half = length / 2
     t = np.clip((x + half - 14) / (length - 14), 0, 1)
     middle = bend * t**2
-    head = np.minimum(12.5 - np.abs(y), 6.5 - np.abs(x + half - 6.5))
-    width = 5.6 - 3.4 * np.clip((x - half + 9) / 9, 0, 1)
+    head = np.minimum(15.5 - np.abs(y), 7.0 - np.abs(x + half - 7.0))
+    width = 7.4 - 4.8 * np.clip((x - half + 9) / 9, 0, 1)
     shaft = np.minimum(width - np.abs(y - middle), np.minimum(x + half - 12, half - x))
     inside = np.maximum(head, shaft)
     thread = 0.1 * np.sin(x * (2 * np.pi / 4.6) + (y - middle) * 0.5)
     value = np.where(
-        head > shaft, 0.5 + 0.22 * np.cos(y / 6.0), 0.52 + thread + 0.2 * np.cos((y - middle) / 3.6)
+        head > shaft, 0.3 + 0.2 * np.cos(y / 7.0), 0.32 + thread + 0.2 * np.cos((y - middle) / 4.6)
     )
     value = value - 0.12 * (np.clip(1.5 - inside, 0, 1.5) / 1.5)
-    xs = np.linspace(-half + 13, half, 6)
+    xs = np.linspace(-half + 14, half, 6)
     curve = bend * np.clip((xs + half - 14) / (length - 14), 0, 1) ** 2
-    top = np.stack([xs, curve - 5.6], axis=1)
-    low = np.stack([xs[::-1], curve[::-1] + 5.6], axis=1)
-    cap = np.array([[-half + 13, 12.5], [-half, 12.5], [-half, -12.5], [-half + 13, -12.5]])
+    top = np.stack([xs, curve - 7.4], axis=1)
+    low = np.stack([xs[::-1], curve[::-1] + 7.4], axis=1)
+    cap = np.array([[-half + 14, 15.5], [-half, 15.5], [-half, -15.5], [-half + 14, -15.5]])
     rim = np.concatenate([top, low, cap])
     return sprites.sprite(_grey(value), inside.astype(np.float32), rim)
 
@@ -279,7 +279,7 @@ def _bag(rng: np.random.Generator, image: Image) -> None:
     sheet = sprites.blank()
     sprites.polygon(sheet, sprites.rounded(_BAG, 16), 255)
     sprites.shadow(image, sheet, (3, 4), 8, 0.35)
-    sprites.tint(image, sheet, sprites.jitter(rng, (226, 228, 232)), float(rng.uniform(0.5, 0.72)))
+    sprites.tint(image, sheet, sprites.jitter(rng, (226, 228, 232)), float(rng.uniform(0.72, 0.88)))
     x0, y0, x1, _ = _BAG
     for offset, colour in ((18, (150, 168, 196)), (24, (232, 238, 246))):
         sprites.stroke(image, [(x0 + 8, y0 + offset), (x1 - 8, y0 + offset)], colour, 3)

@@ -257,9 +257,9 @@ def scratch(
     across = rng.uniform(-2.5, 2.5, 6)
     points = place(np.stack([steps * length, across], axis=1), centre, angle)
     mask = blank()
-    stroke(mask, points, 255, 4)
-    stroke(image, points + 1.2, (38, 34, 32), 3)
-    stroke(image, points, (246, 244, 240), 2)
+    stroke(mask, points, 255, 8)
+    stroke(image, points + 2.0, (38, 34, 32), 5)
+    stroke(image, points, (246, 244, 240), 3)
     return mask
 
 
@@ -284,7 +284,7 @@ def chip(image: Image, under: Image, rng: np.random.Generator, centre: Point, si
     polygon(mask, points, 255)
     chosen = mask > 127
     image[chosen] = under[chosen]
-    stroke(image, points, (34, 30, 28), 2, closed=True)
+    stroke(image, points, (34, 30, 28), 4, closed=True)
     return mask
 
 
