@@ -221,14 +221,17 @@ def _place() -> tuple[int, int]:
 def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
     if world == 1:
         return
-    found = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in found])
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:  # a process may have drawn no picture with attributes
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
     distributed.all_reduce(flat)
     flat /= world
-    start = 0
-    for gradient in found:
-        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
-        start += gradient.numel()
+    for parameter, mean in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad.copy_(mean.view_as(parameter))
 
 
 def _optimizer(net: nn.Module, config: DenseConfig) -> torch.optim.Optimizer:
