@@ -40,6 +40,9 @@ NOTHING_SHARE = 0.04
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
 
+REFERENCES = 32
+"""Normal pictures of each product that serve as references in training."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -105,6 +108,11 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
     sample = synloco.sample(product, seed, index, "train", size, kind)
     return resize(sample.photo.image), cover_of(sample, size), facts_of(sample)
+
+
+def reference(product: str, seed: int, number: int) -> Pixels:
+    """A normal picture of the training ranges; `number` counts from 0 to REFERENCES."""
+    return synloco.sample(product, seed, number, "train", IMAGE_SIZE, "normal").photo.image
 
 
 def cover_of(sample: synloco.Sample, size: int) -> Pixels:

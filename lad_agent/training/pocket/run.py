@@ -30,9 +30,6 @@ from lad_agent.training.pocket import architecture, data, dense, sft
 from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.sft import SftConfig
 
-REFERENCES = 32
-"""Normal pictures of each product that serve as references in training."""
-
 
 @dataclass(frozen=True)
 class PocketConfig:
@@ -234,14 +231,9 @@ def _features(out: Path, net: Qwen2_5_VLForConditionalGeneration, config: Pocket
     rows = np.arange(config.dense_pictures, len(pictures))
     tokens = {"queries": sft.tokens(net, pictures, rows)}
     for product in synloco.PRODUCTS:
-        images = [
-            synloco.sample(
-                product, config.seed + 2, index, "train", architecture.IMAGE_SIZE, "normal"
-            ).photo.image
-            for index in range(REFERENCES)
-        ]
+        images = [data.reference(product, config.seed + 2, n) for n in range(data.REFERENCES)]
         normal = data.Pictures((np.stack(images),), (), ())
-        tokens[product] = sft.tokens(net, normal, np.arange(REFERENCES))
+        tokens[product] = sft.tokens(net, normal, np.arange(len(images)))
     _write(path, tokens)
 
 

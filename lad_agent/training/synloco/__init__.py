@@ -19,7 +19,7 @@ from lad_agent.training.synloco.scene import (
     Scene,
 )
 
-__all__ = ["PRODUCTS", "Sample", "attributes", "classes", "module", "rules", "sample"]
+__all__ = ["PRODUCTS", "Sample", "attributes", "classes", "module", "plan", "rules", "sample"]
 
 PRODUCTS = ("screw_bag", "pushpins", "breakfast_box", "juice_bottle", "splicing_connectors")
 
@@ -74,11 +74,23 @@ def rules(product: str) -> tuple[tuple[str, str], ...]:
 def sample(product: str, seed: int, index: int, split: Split, size: int, kind: Kind) -> Sample:
     """One picture of `size` px."""
     drawer = module(product)
+    rng, beyond, planned = _planned(product, seed, index, split, kind)
+    scene = drawer.draw(rng, planned, look(rng, beyond))
+    return Sample(planned, photograph(rng, scene, size, beyond))
+
+
+def plan(product: str, seed: int, index: int, split: Split, kind: Kind) -> Plan:
+    """What the picture of the same arguments shows, without drawing it."""
+    return _planned(product, seed, index, split, kind)[2]
+
+
+def _planned(
+    product: str, seed: int, index: int, split: Split, kind: Kind
+) -> tuple[np.random.Generator, tuple[str, ...], Plan]:
     rng = np.random.default_rng([seed, PRODUCTS.index(product), index])
     beyond = held_out_axes(rng, split)
-    plan: Plan = getattr(drawer, kind)(rng)
-    scene = drawer.draw(rng, plan, look(rng, beyond))
-    return Sample(plan, photograph(rng, scene, size, beyond))
+    planned: Plan = getattr(module(product), kind)(rng)
+    return rng, beyond, planned
 
 
 def look(rng: np.random.Generator, beyond: tuple[str, ...]) -> Look:

@@ -1,0 +1,257 @@
+"""GRPO: prompts by position, pools by difficulty, and a trainer that sees pictures."""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+
+from lad_agent import protocol
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.recipe import Rule
+from lad_agent.training import grpo, watch
+from lad_agent.training.grpo import GrpoConfig, Prompt
+from lad_agent.training.pocket import architecture
+from lad_agent.training.pocket import prompts as pocket
+from lad_agent.training.rewards import Case
+
+RULES = (Rule(id="R1", text="exactly 2 nuts"),)
+CONFIG = GrpoConfig(
+    steps=2, prompts=2, num_generations=2, micro=4, max_completion=6, warmup=0, save_every=1,
+    learning_rate=1e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    return architecture.processor()
+
+
+@pytest.fixture(scope="module")
+def folder(processor: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pocket, untrained."""
+    folder = tmp_path_factory.mktemp("base")
+    architecture.model(processor.tokenizer, seed=0, width=64, layers=1).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> Any:
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+
+
+def prompts(position: int) -> Prompt:
+    """Every third one is anomalous; its picture is white, the others are black."""
+    anomalous = position % 3 == 0
+    colour = (255, 255, 255) if anomalous else (0, 0, 0)
+
+    def images() -> Sequence[Image.Image]:
+        return [Image.new("RGB", (196, 196), "grey"), Image.new("RGB", (196, 196), colour)]
+
+    messages = protocol.messages("screw_bag", RULES)
+    return Prompt(messages, images, Case("screw_bag", RULES, anomalous))
+
+
+def test_every_other_prompt_is_anomalous() -> None:
+    drawn = list(itertools.islice(grpo.balanced(prompts, itertools.count()), 20))
+    assert [prompts(p).case.anomalous for p in drawn] == [False, True] * 10
+    assert len(set(drawn)) == 20
+
+
+def test_prompts_of_the_pocket_depend_on_their_position_alone() -> None:
+    one, two = pocket.prompts(5), pocket.prompts(5)
+    for position in (7, 3):
+        a, b = one(position), two(position)
+        assert (a.messages, a.case) == (b.messages, b.case)
+        assert [i.tobytes() for i in a.images()] == [i.tobytes() for i in b.images()]
+    assert len({str(one(n).messages) for n in range(20)}) == 20
+
+
+def test_the_pockets_prompts_hold_both_verdicts_of_every_product() -> None:
+    cases = [pocket.prompts(1)(n).case for n in range(300)]
+    assert len({(case.product, case.anomalous) for case in cases}) == 10
+    for case in cases:
+        assert (case.rule is not None) <= case.anomalous
+
+
+@pytest.mark.parametrize(
+    ("texts", "right", "expected"),
+    [
+        (["yes", "no"], [1, 0], {"well_formed": 1.0, "yes": 0.5, "dead": 0.0}),
+        (["yes", "yes"], [1, 1], {"well_formed": 1.0, "yes": 1.0, "dead": 1.0}),
+        (["no", ""], [0, 0], {"well_formed": 0.5, "yes": 0.0, "dead": 1.0}),
+    ],
+)
+def test_a_group_is_dead_by_its_accuracy_alone(
+    texts: list[str], right: list[float], expected: dict[str, float]
+) -> None:
+    """In the last row form differs: the summed reward varies, and still no verdict is taught."""
+    answers = [f"<think>a</think><answer>{text}</answer>" if text else "" for text in texts]
+    assert grpo.shares(answers, right, [4, 4]) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "world"),
+    [({"micro": 3}, 1), ({"prompts": 3, "micro": 4}, 1), ({"prompts": 1, "micro": 1}, 2)],
+)
+def test_numbers_that_do_not_fit_are_refused(change: dict[str, int], world: int) -> None:
+    """In the last case the one group would be split between two processes."""
+    with pytest.raises(UsageError, match="micro"):
+        grpo._micro_batches(replace(CONFIG, **change), world)
+    assert grpo._micro_batches(CONFIG, 1) == 1
+
+
+def test_an_unknown_reward_is_refused() -> None:
+    with pytest.raises(UsageError, match="known: accuracy, structure"):
+        grpo._reward("length")
+
+
+class Stop(TrainerCallback):  # type: ignore[misc]
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_training_stop = True
+
+
+class Seen:
+    """Prompts that remember which positions were asked for a picture."""
+
+    def __init__(self) -> None:
+        self.positions: list[int] = []
+
+    def __call__(self, position: int) -> Prompt:
+        prompt = prompts(position)
+
+        def images() -> Sequence[Image.Image]:
+            self.positions.append(position)
+            return prompt.images()
+
+        return replace(prompt, images=images)
+
+
+def test_a_run_goes_on_with_the_prompts_of_an_uninterrupted_one(
+    folder: Path, processor: Any, tmp_path: Path
+) -> None:
+    def run(name: str, *callbacks: Any) -> tuple[Any, list[int]]:
+        seen = Seen()
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+        grpo.train(model, processor, seen, CONFIG, tmp_path / name, callbacks, cpu=True)
+        return model, seen.positions
+
+    whole, asked = run("whole")
+    run("cut", Stop())
+    assert (tmp_path / "cut" / "checkpoint-1").exists()
+    again, rest = run("cut")
+    assert set(rest) <= set(asked)
+    assert asked[-2:] == rest[-2:]
+    for (name, a), b in zip(whole.named_parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    before = dict(untrained.named_parameters())
+    assert (tmp_path / "whole" / "checkpoint-2").exists()
+    assert set(before) == {name for name, _ in whole.named_parameters()}
+
+
+def test_metrics_tell_what_the_answers_are_like(model: Any, processor: Any, tmp_path: Path) -> None:
+    log = grpo.train(model, processor, prompts, CONFIG, tmp_path, cpu=True)
+    steps = [entry for entry in log if "dead" in entry]
+    assert len(steps) == CONFIG.steps
+    for entry in steps:
+        assert {
+            "rewards/accuracy/mean", "rewards/accuracy/std", "rewards/structure/mean", "kl",
+            "entropy", "completions/clipped_ratio", "well_formed", "yes", "dead",
+        } <= set(entry)  # fmt: skip
+        assert entry["dead"] == 1.0  # an untrained model has no right answer
+        assert entry["completions/clipped_ratio"] > 0.5
+
+
+def test_a_run_that_teaches_nothing_is_stopped(
+    model: Any, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WINDOW", 2)
+    config = replace(CONFIG, steps=50, save_every=100)
+    with pytest.raises(CheckFailed, match=r"step 2: .*(max_completion|fine-tune first)"):
+        grpo.train(model, processor, prompts, config, tmp_path, cpu=True)
+
+
+def test_a_picture_left_out_stops_the_run(model: Any, processor: Any, tmp_path: Path) -> None:
+    def one_short(position: int) -> Prompt:
+        whole = prompts(position)
+        return replace(whole, images=lambda: list(whole.images())[:1])
+
+    with pytest.raises(ValueError, match="images"):
+        grpo.train(model, processor, one_short, CONFIG, tmp_path, cpu=True)
+
+
+def test_the_trainer_sees_the_pictures(model: Any, processor: Any) -> None:
+    """The log-probability of an answer depends on the query: no picture is dropped on the way."""
+    texts = []
+    for position in (0, 1):
+        prompt = prompts(position)
+        text = processor.apply_chat_template(
+            prompt.messages, add_generation_prompt=True, tokenize=False
+        )
+        inputs = processor(text=[text], images=[list(prompt.images())], return_tensors="pt")
+        assert int((inputs["input_ids"] == processor.image_token_id).sum()) == 2 * 49
+        with torch.no_grad():
+            texts.append(model(**inputs).logits[0, -1])
+    assert not torch.allclose(texts[0], texts[1])
+
+
+# --- pools
+
+
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Positions that end in 5 or 6 are answered now rightly, now wrongly."""
+    tried: list[int] = []
+
+    def right(
+        model: Any, processor: Any, batch: Sequence[Prompt], config: GrpoConfig, seed: int
+    ) -> list[float]:
+        tried.extend(range(seed, seed + len(batch)))
+        return [0.5 if p % 10 in (5, 6) else 1.0 for p in range(seed, seed + len(batch))]
+
+    monkeypatch.setattr(grpo, "right", right)
+    return tried
+
+
+def test_mixed_prompts_are_chosen_and_both_verdicts_kept(shares: list[int]) -> None:
+    config = replace(CONFIG, pool=8, prompts=4)
+    chosen, alive, end = grpo.choose(None, None, prompts, config, 40)
+    assert [prompts(p).case.anomalous for p in chosen] == [False, True] * 4
+    assert sum(p % 10 in (5, 6) for p in chosen) >= 4
+    assert 0.0 < alive < 0.5
+    assert end == 40 + len(shares) <= 40 + 4 * config.pool
+    assert min(chosen) >= 40
+
+
+def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Path) -> None:
+    config = replace(CONFIG, pool=4, refresh=3, steps=9)
+    feed = grpo.Feed(prompts, config, tmp_path)
+    for step in (0, 3):
+        feed.refill(None, None, step)
+    first, second = feed.pools
+    assert not set(first) & set(second)
+    steps = [feed.position(step * config.prompts) for step in range(7)]
+    assert all(p in first for p in steps[: 3 + feed.LAG])
+    assert all(p in second for p in steps[3 + feed.LAG :])
+    tried = len(shares)
+    again = grpo.Feed(prompts, config, tmp_path)
+    again.refill(None, None, 3)
+    assert len(shares) == tried
+    assert [again.position(step * config.prompts) for step in range(7)] == steps
+    entries = [json.loads(line) for line in (tmp_path / "pools.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [0, 3]
+
+
+def test_answers_are_tried_with_the_models_own_sampling(model: Any, processor: Any) -> None:
+    batch = [prompts(0), prompts(1)]
+    shares = grpo.right(model, processor, batch, CONFIG, 0)
+    assert shares == [0.0, 0.0]  # untrained: no answer is well-formed
+    assert model.training is False
