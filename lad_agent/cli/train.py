@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
+from lad_agent.cli import train_data
+
 app = typer.Typer(help="Make a reasoner.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(train_data.app, name="data")
 
 
 @app.callback()

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 
 from lad_agent import protocol
 from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.training.config import Grpo
 from lad_agent.training.rewards import REWARDS, Case, accuracy
 from lad_agent.training.watch import Step, trouble
 
@@ -39,31 +40,6 @@ Prompts = Callable[[int], Prompt]
 """A prompt by its position in an endless stream."""
 
 
-@dataclass(frozen=True)
-class GrpoConfig:
-    """A step takes `prompts` groups of `num_generations` answers; `micro` answers go at once.
-
-    `rewards` are names of `lad_agent.training.rewards` with their weights. With `pool` above 0
-    training goes through that many prompts, chosen among new ones every `refresh` steps because
-    the model answers them now rightly, now wrongly.
-    """
-
-    steps: int
-    prompts: int = 16
-    num_generations: int = 8
-    micro: int = 16
-    temperature: float = 1.0
-    beta: float = 0.02
-    learning_rate: float = 3e-5
-    warmup: int = 10
-    max_completion: int = 192
-    rewards: tuple[tuple[str, float], ...] = (("accuracy", 1.0), ("structure", 0.5))
-    pool: int = 0
-    refresh: int = 50
-    seed: int = 0
-    save_every: int = 50
-
-
 def balanced(prompts: Prompts, positions: Iterable[int]) -> Iterator[int]:
     """`positions` in an order in which every other prompt is anomalous; what is left over waits."""
     waiting: dict[bool, list[int]] = {True: [], False: []}
@@ -79,10 +55,12 @@ def train(
     model: Any,
     processor: Any,
     prompts: Prompts,
-    config: GrpoConfig,
+    config: Grpo,
     out: Path,
     callbacks: Sequence[TrainerCallback] = (),
     *,
+    seed: int = 0,
+    save_every: int = 50,
     peft: Any = None,
     cpu: bool | None = None,
 ) -> list[dict[str, float]]:
@@ -123,22 +101,22 @@ def train(
         adam_beta2=0.98,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        reward_weights=[weight for _, weight in config.rewards],
+        reward_weights=list(config.rewards.values()),
         shuffle_dataset=False,
-        seed=config.seed,
+        seed=seed,
         use_cpu=use_cpu,
         bf16=not use_cpu,
         activation_checkpointing=not use_cpu,
         report_to="none",
         logging_steps=1,
-        save_steps=config.save_every,
+        save_steps=save_every,
         save_total_limit=2,
         ddp_find_unused_parameters=False,
         disable_tqdm=True,
     )
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=[_reward(name) for name, _ in config.rewards],
+        reward_funcs=[_reward(name) for name in config.rewards],
         args=arguments,
         train_dataset=feed.dataset(),
         processing_class=processor,
@@ -167,7 +145,7 @@ class Feed:
 
     LAG = 2
 
-    def __init__(self, prompts: Prompts, config: GrpoConfig, out: Path) -> None:
+    def __init__(self, prompts: Prompts, config: Grpo, out: Path) -> None:
         self.prompts, self.config, self.path = prompts, config, out / "pools.jsonl"
         self.pools = [entry["positions"] for entry in self._kept()]
         self.order = balanced(prompts, count())
@@ -233,7 +211,7 @@ class Feed:
 
 
 def choose(
-    model: Any, processor: Any, prompts: Prompts, config: GrpoConfig, start: int
+    model: Any, processor: Any, prompts: Prompts, config: Grpo, start: int
 ) -> tuple[list[int], float, int]:
     """Positions from `start` on whose answers are now right, now wrong, half of them anomalous.
 
@@ -261,7 +239,7 @@ def choose(
 
 @torch.inference_mode()
 def right(
-    model: Any, processor: Any, prompts: Sequence[Prompt], config: GrpoConfig, seed: int
+    model: Any, processor: Any, prompts: Sequence[Prompt], config: Grpo, seed: int
 ) -> list[float]:
     """Share of right verdicts among `num_generations` sampled answers to each prompt."""
     texts = [
@@ -275,7 +253,7 @@ def right(
     training = model.training
     model.eval()
     with torch.random.fork_rng():
-        torch.manual_seed(config.seed * 1_000_003 + seed)
+        torch.manual_seed(seed)
         answers = model.generate(
             **inputs,
             do_sample=True,
@@ -332,7 +310,7 @@ def shares(texts: Sequence[str], right: Sequence[float], k: Sequence[int]) -> di
     }
 
 
-def _micro_batches(config: GrpoConfig, world: int) -> int:
+def _micro_batches(config: Grpo, world: int) -> int:
     """Micro-batches a process takes for one step; groups are never split between processes."""
     answers = config.prompts * config.num_generations
     own, rest = divmod(answers, world)

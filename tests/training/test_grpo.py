@@ -16,16 +16,16 @@ from lad_agent import protocol
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.recipe import Rule
 from lad_agent.training import grpo, watch
-from lad_agent.training.grpo import GrpoConfig, Prompt
+from lad_agent.training.config import Grpo
+from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
 from lad_agent.training.rewards import Case
 
 RULES = (Rule(id="R1", text="exactly 2 nuts"),)
-CONFIG = GrpoConfig(
-    steps=2, prompts=2, num_generations=2, micro=4, max_completion=6, warmup=0, save_every=1,
-    learning_rate=1e-3,
-)  # fmt: skip
+CONFIG = Grpo(
+    steps=2, prompts=2, num_generations=2, micro=4, max_completion=16, warmup=0, learning_rate=1e-3
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_group_is_dead_by_its_accuracy_alone(
 def test_numbers_that_do_not_fit_are_refused(change: dict[str, int], world: int) -> None:
     """In the last case the one group would be split between two processes."""
     with pytest.raises(UsageError, match="micro"):
-        grpo._micro_batches(replace(CONFIG, **change), world)
+        grpo._micro_batches(CONFIG.model_copy(update=change), world)
     assert grpo._micro_batches(CONFIG, 1) == 1
 
 
@@ -140,7 +140,9 @@ def test_a_run_goes_on_with_the_prompts_of_an_uninterrupted_one(
     def run(name: str, *callbacks: Any) -> tuple[Any, list[int]]:
         seen = Seen()
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
-        grpo.train(model, processor, seen, CONFIG, tmp_path / name, callbacks, cpu=True)
+        grpo.train(
+            model, processor, seen, CONFIG, tmp_path / name, callbacks, save_every=1, cpu=True
+        )
         return model, seen.positions
 
     whole, asked = run("whole")
@@ -174,7 +176,7 @@ def test_a_run_that_teaches_nothing_is_stopped(
     model: Any, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "WINDOW", 2)
-    config = replace(CONFIG, steps=50, save_every=100)
+    config = CONFIG.model_copy(update={"steps": 50})
     with pytest.raises(CheckFailed, match=r"step 2: .*(max_completion|fine-tune first)"):
         grpo.train(model, processor, prompts, config, tmp_path, cpu=True)
 
@@ -212,7 +214,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     tried: list[int] = []
 
     def right(
-        model: Any, processor: Any, batch: Sequence[Prompt], config: GrpoConfig, seed: int
+        model: Any, processor: Any, batch: Sequence[Prompt], config: Grpo, seed: int
     ) -> list[float]:
         tried.extend(range(seed, seed + len(batch)))
         return [0.5 if p % 10 in (5, 6) else 1.0 for p in range(seed, seed + len(batch))]
@@ -222,7 +224,7 @@ def shares(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_mixed_prompts_are_chosen_and_both_verdicts_kept(shares: list[int]) -> None:
-    config = replace(CONFIG, pool=8, prompts=4)
+    config = CONFIG.model_copy(update={"pool": 8, "prompts": 4})
     chosen, alive, end = grpo.choose(None, None, prompts, config, 40)
     assert [prompts(p).case.anomalous for p in chosen] == [False, True] * 4
     assert sum(p % 10 in (5, 6) for p in chosen) >= 4
@@ -232,7 +234,7 @@ def test_mixed_prompts_are_chosen_and_both_verdicts_kept(shares: list[int]) -> N
 
 
 def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Path) -> None:
-    config = replace(CONFIG, pool=4, refresh=3, steps=9)
+    config = CONFIG.model_copy(update={"pool": 4, "refresh": 3, "steps": 9})
     feed = grpo.Feed(prompts, config, tmp_path)
     for step in (0, 3):
         feed.refill(None, None, step)

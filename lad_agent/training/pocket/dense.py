@@ -228,10 +228,10 @@ def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
     flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
     distributed.all_reduce(flat)
     flat /= world
-    for parameter, mean in zip(
-        parameters, flat.split([p.numel() for p in parameters]), strict=True
-    ):
-        parameter.grad.copy_(mean.view_as(parameter))
+    start = 0
+    for parameter in parameters:
+        parameter.grad.copy_(flat[start : start + parameter.numel()].view_as(parameter))
+        start += parameter.numel()
 
 
 def _optimizer(net: nn.Module, config: DenseConfig) -> torch.optim.Optimizer:

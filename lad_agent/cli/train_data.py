@@ -1,0 +1,108 @@
+"""`lad-agent train data`: look at the pictures before training on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lad_agent.cli import options
+
+if TYPE_CHECKING:
+    from lad_agent.training.sources.check import Report
+
+app = typer.Typer(help="Pictures to train on.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _group() -> None:
+    """Pictures to train on."""
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH",
+            help="MVTec LOCO AD, SynLOCO, MVTec AD, VisA, a folder with good and bad, or a CSV; "
+            "several are checked as one.",
+        ),
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Count and read every picture; exit code 5 if the data cannot be trained on."""
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from lad_agent.errors import CheckFailed
+    from lad_agent.training import sources
+    from lad_agent.training.sources.check import examine
+
+    opened = [sources.open_source(path) for path in paths]
+    if sys.stderr.isatty():
+        with Console(stderr=True).status("reading") as status:
+            report = examine(opened, lambda done: status.update(f"{done} pictures read"))
+    else:
+        report = examine(opened)
+    if as_json:
+        layouts = {str(path): source.layout for path, source in zip(paths, opened, strict=True)}
+        typer.echo(json.dumps({"layouts": layouts, **_json(report)}, indent=2, ensure_ascii=False))
+    else:
+        for path, source in zip(paths, opened, strict=True):
+            typer.echo(f"{path}: {source.layout}")
+        typer.echo(_text(report))
+    wrong = len(report.faults) + len(report.differences)
+    if wrong:
+        raise CheckFailed(f"{wrong} fault{'s' if wrong > 1 else ''} in the data; mend those above")
+
+
+def _json(report: Report) -> dict[str, Any]:
+    from lad_agent.training.sources.loco import PARTS
+
+    parts = [f"{split}/{name}" for split, name, _ in PARTS]
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for (product, split, kind), number in report.counts.items():
+        counts.setdefault(product, {}).setdefault(split, {})[kind] = number
+    return {
+        "counts": counts,
+        "archive": {
+            "compared": list(report.compared),
+            "differences": {
+                one.category: {
+                    part: {"found": found, "archive": archive}
+                    for part, found, archive in zip(parts, one.found, one.archive, strict=True)
+                    if found != archive
+                }
+                for one in report.differences
+            },
+        },
+        "faults": list(report.faults),
+        "warnings": list(report.warnings),
+    }
+
+
+def _text(report: Report) -> str:
+    from lad_agent.cli.tables import columns
+    from lad_agent.training.sources import KINDS, SPLITS
+
+    counts = report.counts
+    rows = [
+        (product, split, *map(str, numbers))
+        for product in sorted({product for product, _, _ in counts})
+        for split in SPLITS
+        if any(numbers := [counts[product, split, kind] for kind in KINDS])
+    ]
+    different = {one.category for one in report.differences}
+    same = [name for name in report.compared if name not in different]
+    return "\n".join(
+        [
+            columns(("product", "split", *KINDS), rows),
+            *([f"as many as in the archive: {', '.join(same)}"] if same else []),
+            *(f"warning: {line}" for line in report.warnings),
+            *(f"fault: {line}" for line in (*report.faults, *map(str, report.differences))),
+        ]
+    )

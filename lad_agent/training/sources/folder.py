@@ -1,0 +1,94 @@
+"""Pictures of a user's own: a folder with `good/` and `bad/<cause>/`, or a CSV.
+
+The CSV has the columns image,label[,cause,rule,split], its paths relative to it; in a folder it is
+called `labels.csv` and is then the only thing read. A picture without a split gets one by its
+content. The product is that of the `recipe.yaml` beside the pictures, else the folder's name.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from lad_agent import recipe
+from lad_agent.inputs import RECIPE_FILE
+from lad_agent.training.sources import table
+from lad_agent.training.sources.example import (
+    KINDS,
+    SPLITS,
+    Example,
+    Fault,
+    Kind,
+    Shares,
+    Split,
+    digest,
+    pictures,
+    split_of,
+)
+
+LAYOUT = "own pictures"
+LABELS = "labels.csv"
+
+
+def recognises(path: Path) -> bool:
+    """A CSV, a folder with one, or with `good` or `bad` in it."""
+    if path.suffix.lower() == ".csv":
+        return path.is_file()
+    return any((path / name).exists() for name in (LABELS, "good", "bad"))
+
+
+def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
+    """The labelled pictures of a folder or CSV.
+
+    Raises:
+        UsageError: the CSV is not of its form, or the recipe beside it cannot be used.
+    """
+    labels = path / LABELS if path.is_dir() else path
+    product = _product(labels.parent)
+    if labels.is_file():
+        columns = ("cause", "rule", "split")
+        for line, row in table.rows(labels, ("image", "label"), columns):
+            yield _row(labels, line, row, product, shares)
+        return
+    for image in pictures(path / "good"):
+        yield _example(image, product, "good", None, shares)
+    for image in pictures(path / "bad"):
+        inside = image.relative_to(path / "bad").parts
+        yield _example(image, product, "bad", inside[0] if len(inside) > 1 else None, shares)
+
+
+def _product(folder: Path) -> str:
+    file = folder / RECIPE_FILE
+    return recipe.load(file).product if file.is_file() else folder.name
+
+
+def _row(
+    labels: Path, line: int, row: Mapping[str, str], product: str, shares: Shares
+) -> Example | Fault:
+    kind: Kind | None = next((kind for kind in KINDS if kind == row["label"]), None)
+    split: Split | None = next((split for split in SPLITS if split == row["split"]), None)
+    where = f"{labels}, line {line}"
+    if not row["image"]:
+        return Fault(f"{where}: names no image")
+    if kind is None:
+        return Fault(f"{where}: label {row['label']!r}; known: {', '.join(KINDS)}")
+    if split is None and row["split"]:
+        return Fault(f"{where}: split {row['split']!r}; known: {', '.join(SPLITS)}, or nothing")
+    if kind == "good" and (row["cause"] or row["rule"]):
+        return Fault(f"{where}: a good picture has neither cause nor rule; mend its label")
+    image = labels.parent / row["image"]
+    return _example(image, product, kind, row["cause"] or None, shares, row["rule"] or None, split)
+
+
+def _example(
+    image: Path,
+    product: str,
+    kind: Kind,
+    cause: str | None,
+    shares: Shares,
+    rule: str | None = None,
+    split: Split | None = None,
+) -> Example | Fault:
+    sha256 = digest(image)
+    if isinstance(sha256, Fault):
+        return sha256
+    chosen = split or split_of(sha256, shares)
+    return Example(image, sha256, product, chosen, kind, cause, rule)

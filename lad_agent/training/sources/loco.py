@@ -1,0 +1,204 @@
+"""MVTec LOCO AD as unpacked, and SynLOCO, which adds the truth about every picture.
+
+<category>/train/good/000.png             validation/good/
+           test/good/  test/logical_anomalies/  test/structural_anomalies/
+           ground_truth/<kind>/000/000.png  defects_config.json
+           truth.jsonl (SynLOCO alone)
+
+LOCO names the cause of a fault by the grey value of its mask, SynLOCO by its line of truth.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from lad_agent import images
+from lad_agent.errors import UnreadableInput
+from lad_agent.rationale import Facts
+from lad_agent.training import synloco
+from lad_agent.training.sources.example import SPLITS, Example, Fault, Kind, Split, digest, pictures
+
+LAYOUT = "MVTec LOCO AD"
+SYNTHETIC = "SynLOCO"
+TRUTH = "truth.jsonl"
+DEFECTS = "defects_config.json"
+
+PARTS: tuple[tuple[Split, str, Kind], ...] = (
+    ("train", "good", "good"),
+    ("validation", "good", "good"),
+    ("test", "good", "good"),
+    ("test", "logical_anomalies", "logical"),
+    ("test", "structural_anomalies", "structural"),
+)
+"""Split, folder and kind of LOCO's five groups of pictures."""
+
+ARCHIVE: Mapping[str, tuple[int, ...]] = {
+    "breakfast_box": (351, 62, 102, 83, 90),
+    "juice_bottle": (335, 54, 94, 142, 94),
+    "pushpins": (372, 69, 138, 91, 81),
+    "screw_bag": (360, 60, 122, 137, 82),
+    "splicing_connectors": (360, 60, 119, 108, 85),
+}
+"""Pictures in the published archive, a number for each of `PARTS`."""
+
+
+def categories(path: Path) -> list[Path]:
+    """`path` if it is a category, else the categories in it."""
+    if _is_category(path):
+        return [path]
+    return sorted(child for child in path.iterdir() if _is_category(child)) if path.is_dir() else []
+
+
+def layout(path: Path) -> str:
+    """Which of the two it is: SynLOCO has a line of truth for every picture."""
+    return SYNTHETIC if any((c / TRUTH).is_file() for c in categories(path)) else LAYOUT
+
+
+def read(path: Path) -> Iterator[Example | Fault]:
+    """The pictures of a category, or of all categories in a folder."""
+    for folder in categories(path):
+        yield from _synthetic(folder) if (folder / TRUTH).is_file() else _unpacked(folder)
+
+
+def _is_category(path: Path) -> bool:
+    if path.suffix == ".unfinished":
+        return False
+    marks = (TRUTH, DEFECTS, "test/logical_anomalies", "test/structural_anomalies")
+    return any((path / mark).exists() for mark in marks) or (
+        path.name in ARCHIVE and (path / "train" / "good").is_dir()
+    )
+
+
+def _unpacked(folder: Path) -> Iterator[Example | Fault]:
+    wanted = [f"{split}/{name}" for split, name, _ in PARTS] + ["ground_truth", DEFECTS]
+    if lacking := [name for name in wanted if not (folder / name).exists()]:
+        yield Fault(f"{folder}: lacks {', '.join(lacking)}; unpack the archive again")
+    causes = _causes(folder / DEFECTS)
+    if isinstance(causes, Fault):
+        yield causes
+        causes = None
+    for split, name, kind in PARTS:
+        for image in pictures(folder / split / name):
+            mask = folder / "ground_truth" / name / image.stem if kind != "good" else None
+            cause = _cause(image, mask, causes) if mask else None
+            sha256 = digest(image)
+            for found in (cause, sha256):
+                if isinstance(found, Fault):
+                    yield found
+            if not isinstance(sha256, Fault) and not isinstance(cause, Fault):
+                yield Example(image, sha256, folder.name, split, kind, cause=cause, mask=mask)
+
+
+def _cause(image: Path, mask: Path, causes: Mapping[int, str] | None) -> str | Fault | None:
+    """The names of the defects in the masks of a picture; None where nothing names them."""
+    layers = list(pictures(mask))
+    if not layers:
+        return Fault(f"{image}: no mask in {mask}; unpack the archive again")
+    values: set[int] = set()
+    for layer in layers:
+        try:
+            grey = images.read(layer).image.getchannel("R")
+        except UnreadableInput as error:
+            return Fault(str(error))
+        values |= {value for value, count in enumerate(grey.histogram()) if count and value}
+    if causes is None:
+        return None
+    if unknown := sorted(values - causes.keys()):
+        return Fault(f"{mask}: grey value {unknown[0]} is not in {DEFECTS}; unpack both again")
+    return ", ".join(sorted({causes[value] for value in values})) or None
+
+
+class _Defect(BaseModel):
+    defect_name: str
+    pixel_value: int
+
+
+def _causes(file: Path) -> dict[int, str] | Fault | None:
+    """Defect names by their grey value; None if the file is not there."""
+    if not file.is_file():
+        return None
+    try:
+        defects = TypeAdapter(list[_Defect]).validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        return Fault(f"{file}: {_reason(error)}; unpack the archive again")
+    return {defect.pixel_value: defect.defect_name for defect in defects}
+
+
+class _Part(BaseModel):
+    cls: str
+    cell: str
+
+
+class _Truth(BaseModel):
+    """A line of SynLOCO's truth, as far as training looks at it."""
+
+    image: str
+    product: str
+    kind: Kind
+    rule: str | None
+    cause: str | None
+    mask: str | None
+    objects: list[_Part]
+    attributes: dict[str, str]
+
+
+def _synthetic(folder: Path) -> Iterator[Example | Fault]:
+    listed = set()
+    for truth in _truths(folder / TRUTH):
+        if isinstance(truth, Fault):
+            yield truth
+            continue
+        listed.add(folder / truth.image)
+        yield _true(folder, truth)
+    for split in SPLITS:
+        for image in pictures(folder / split):
+            if image not in listed:
+                yield Fault(f"{image}: not in {folder / TRUTH}; make the set again")
+
+
+def _truths(file: Path) -> Iterator[_Truth | Fault]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        yield Fault(f"{file}: cannot be read as UTF-8 text; make the set again ({error})")
+        return
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        try:
+            yield _Truth.model_validate_json(line)
+        except ValidationError as error:
+            yield Fault(f"{file}, line {number}: {_reason(error)}; make the set again")
+
+
+def _true(folder: Path, truth: _Truth) -> Example | Fault:
+    image = folder / truth.image
+    split: Split | None = next((s for s in SPLITS if truth.image.startswith(f"{s}/")), None)
+    if split is None:
+        return Fault(f"{image}: in none of the folders {', '.join(SPLITS)}; make the set again")
+    mask = folder / truth.mask if truth.mask else None
+    if mask and not mask.is_file():
+        return Fault(f"{mask}: the mask is not there; make the set again")
+    sha256 = digest(image)
+    if isinstance(sha256, Fault):
+        return sha256
+    return Example(
+        image, sha256, truth.product, split, truth.kind,
+        truth.cause, truth.rule, mask.parent if mask else None, _facts(truth),
+    )  # fmt: skip
+
+
+def _facts(truth: _Truth) -> Facts:
+    """What is in the picture; a class of the product that is not seen is listed without places."""
+    known = synloco.classes(truth.product) if truth.product in synloco.PRODUCTS else ()
+    places: dict[str, list[str]] = {noun: [] for noun in known}
+    for part in truth.objects:
+        places.setdefault(part.cls, []).append(part.cell)
+    return Facts(truth.product, places, truth.attributes)
+
+
+def _reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"cannot be read ({error})"
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]

@@ -1,0 +1,55 @@
+"""MVTec AD as unpacked.
+
+<category>/train/good/000.png   test/good/  test/<defect>/
+           ground_truth/<defect>/000_mask.png
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lad_agent.training.sources.example import Example, Fault, digest, pictures
+
+LAYOUT = "MVTec AD"
+
+
+def categories(path: Path) -> list[Path]:
+    """`path` if it is a category, else the categories in it."""
+    if _is_category(path):
+        return [path]
+    return sorted(child for child in path.iterdir() if _is_category(child)) if path.is_dir() else []
+
+
+def read(path: Path) -> Iterator[Example | Fault]:
+    """The pictures of a category, or of all in a folder; the cause is the defect's folder."""
+    for folder in categories(path):
+        wanted = ("train/good", "test/good", "ground_truth")
+        if lacking := [name for name in wanted if not (folder / name).is_dir()]:
+            yield Fault(f"{folder}: lacks {', '.join(lacking)}; unpack the archive again")
+        for image in pictures(folder / "train" / "good"):
+            sha256 = digest(image)
+            yield (
+                sha256
+                if isinstance(sha256, Fault)
+                else Example(image, sha256, folder.name, "train", "good")
+            )
+        for image in pictures(folder / "test"):
+            yield _tested(folder, image)
+
+
+def _is_category(path: Path) -> bool:
+    return (path / "train" / "good").is_dir() and (
+        (path / "test").is_dir() or (path / "ground_truth").is_dir()
+    )
+
+
+def _tested(folder: Path, image: Path) -> Example | Fault:
+    defect = image.parent.name
+    sha256 = digest(image)
+    if isinstance(sha256, Fault):
+        return sha256
+    if defect == "good":
+        return Example(image, sha256, folder.name, "test", "good")
+    mask = folder / "ground_truth" / defect / f"{image.stem}_mask.png"
+    if not mask.is_file():
+        return Fault(f"{mask}: the mask of {image} is not there; unpack the archive again")
+    return Example(image, sha256, folder.name, "test", "bad", cause=defect, mask=mask)

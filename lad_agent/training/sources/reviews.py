@@ -1,0 +1,47 @@
+"""Findings of decided reviews as labels: what a person found, never what became of the part."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from lad_agent.training.sources.example import Example, Fault, Shares, digest, split_of
+
+LAYOUT = "reviews"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a person found in one picture; `rule` is the one that broke, where nonconforming.
+
+    `sha256` is that of the picture when it was inspected, where it is known.
+    """
+
+    image: Path
+    product: str
+    conforming: bool
+    rule: str | None
+    by: str
+    at: datetime
+    sha256: str | None = None
+
+
+def read(findings: Iterable[Finding], shares: Shares) -> Iterator[Example | Fault]:
+    """An example for each finding, split by its content."""
+    for finding in findings:
+        yield _example(finding, shares)
+
+
+def _example(finding: Finding, shares: Shares) -> Example | Fault:
+    sha256 = digest(finding.image)
+    if isinstance(sha256, Fault):
+        return sha256
+    if finding.sha256 not in (None, sha256):
+        return Fault(
+            f"{finding.image}: has changed since {finding.by} reviewed it; put the picture back"
+        )
+    return Example(
+        finding.image, sha256, finding.product, split_of(sha256, shares),
+        "good" if finding.conforming else "bad",
+        rule=finding.rule, by=finding.by, at=finding.at,
+    )  # fmt: skip

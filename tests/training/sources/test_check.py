@@ -1,0 +1,187 @@
+"""What stops a training is found before it, all of it, and named."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lad_agent.errors import CheckFailed
+from lad_agent.training.sources import Finding, from_reviews, open_source
+from lad_agent.training.sources.check import examine, require
+from lad_agent.training.sources.loco import ARCHIVE
+from tests.cli.conftest import Cli, cli
+from tests.training.sources import layouts
+
+__all__ = ["cli"]
+
+
+def _faults(*paths: Path) -> tuple[str, ...]:
+    return examine([open_source(path) for path in paths]).faults
+
+
+def test_whole_data_pass(tmp_path: Path) -> None:
+    seen: list[int] = []
+    paths = (layouts.mvtec_ad(tmp_path), layouts.visa(tmp_path))
+    report = require([open_source(path) for path in paths], seen.append)
+    assert (report.faults, report.warnings) == ((), ())
+    assert report.counts == {
+        ("bottle", "train", "good"): 2,
+        ("bottle", "test", "good"): 1,
+        ("bottle", "test", "bad"): 1,
+        ("candle", "train", "good"): 1,
+        ("candle", "test", "good"): 1,
+        ("candle", "test", "bad"): 1,
+    }
+    assert seen == list(range(1, 8))
+    assert len(report.examples) == 7
+
+
+def test_every_unreadable_picture_is_named_in_one_error(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path)
+    whole = (folder / "good" / "0.png").read_bytes()
+    (folder / "good" / "0.png").write_bytes(b"")
+    (folder / "good" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "bad" / "scratched" / "0.png").write_text("<html>not found</html>")
+    with pytest.raises(CheckFailed) as refused:
+        require([open_source(folder)])
+    for name in ("good/0.png", "good/1.png", "bad/scratched/0.png"):
+        assert f"{folder}/{name}: " in str(refused.value)
+    assert str(refused.value).count(" | ") == 2
+    assert len(examine([open_source(folder)]).examples) == 7
+
+
+def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
+    folder = layouts.mvtec_ad(tmp_path)
+    mask = folder / "ground_truth" / "crack" / "000_mask.png"
+    mask.write_bytes(mask.read_bytes()[:40])
+    (fault,) = _faults(folder)
+    assert fault.startswith(f"{mask}: ")
+
+
+def test_splits_share_no_picture(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path)
+    train, test = folder / "train/good/000.png", folder / "test/good/000.png"
+    shutil.copy(train, test)
+    assert _faults(folder) == (f"{train} (train) and {test} (test): the same picture; remove one",)
+    layouts.picture(test, 500)
+    other = layouts.loco(tmp_path, "pushpins", first=100)
+    assert _faults(folder, other) == ()
+    shutil.copy(train, other / "test/logical_anomalies/000.png")
+    assert len(_faults(folder, other)) == 1, "sources that are trained on together share none"
+    assert _faults(other) == ()
+
+
+def test_labels_do_not_contradict(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path)
+    good, bad = folder / "good" / "0.png", folder / "bad" / "scratched" / "0.png"
+    shutil.copy(good, bad)
+    (fault,) = _faults(folder)
+    assert fault.startswith(f"{good} (good) and {bad} (bad): the same picture under labels")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    said = [Finding(good, "x", by == "ana", None, by, at) for by in ("ana", "bo")]
+    assert "(good, by ana) and" in examine([from_reviews(said)]).faults[0]
+    shutil.copy(good, folder / "good" / "again.png")
+    bad.unlink()
+    assert _faults(folder) == (), "a picture that is there twice contradicts nothing"
+
+
+def test_one_class_teaches_nothing(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path, good=3, bad=0)
+    assert _faults(folder) == ("all 3 pictures are good; add anomalous ones",)
+    shutil.rmtree(folder / "good")
+    layouts.picture(folder / "bad" / "0.png", 5)
+    assert _faults(folder) == ("all 1 pictures are anomalous; add good ones",)
+    (folder / "bad" / "0.png").unlink()
+    assert _faults(folder) == ("no picture that can be used; add some",)
+
+
+def test_a_product_of_one_class_is_a_warning(tmp_path: Path) -> None:
+    goods = layouts.own(tmp_path, good=3, bad=0)
+    report = examine([open_source(goods), open_source(layouts.visa(tmp_path))])
+    assert (report.faults, report.warnings) == ((), ("tray: no anomalous pictures",))
+
+
+def test_a_test_split_of_one_class_is_a_warning(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path)
+    shutil.rmtree(folder / "test" / "good")
+    assert examine([open_source(folder)]).warnings == (
+        "screw_bag: no good pictures in test to judge it by",
+    )
+
+
+def test_sizes_far_apart_are_a_warning(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path)
+    layouts.picture(folder / "good" / "wide.png", 77, size=(40, 8))
+    report = examine([open_source(folder)])
+    assert report.faults == ()
+    assert report.warnings[-1:] == ("tray: very different sizes: 8x8 (10), 40x8 (1)",)
+
+
+def test_what_a_download_left_unfinished_is_named(tmp_path: Path) -> None:
+    layouts.loco(tmp_path)
+    names = ("screw_bag/train/good/002.png.part", "loco.tar.xz.crdownload")
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "pushpins.unfinished" / "train" / "good").mkdir(parents=True)
+    faults = _faults(tmp_path)
+    for name in (*names, "pushpins.unfinished"):
+        assert f"{tmp_path}/{name}: not whole; finish the download or remove it" in faults
+
+
+def test_counts_are_compared_with_the_archive(tmp_path: Path, cli: Cli) -> None:
+    layouts.loco(tmp_path / "whole", "own_category")
+    ran = cli("train", "data", "check", "whole")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "whole: MVTec LOCO AD",
+        "product       split       good  logical  structural  bad",
+        "own_category  train          2        0           0    0",
+        "own_category  validation     1        0           0    0",
+        "own_category  test           1        2           1    0",
+    ]
+    layouts.loco(tmp_path / "archive")
+    ran = cli("train", "data", "check", "archive/screw_bag", "--json")
+    assert (ran.code, ran.error) == (5, "lad-agent: 1 fault in the data; mend those above")
+    assert ran.json["faults"] == []
+    different = ran.json["archive"]["differences"]["screw_bag"]
+    assert different["train/good"] == {"found": 2, "archive": 360}
+    assert different["test/logical_anomalies"] == {"found": 2, "archive": 137}
+    ran = cli("train", "data", "check", "archive")
+    assert ran.code == 5
+    assert "fault: screw_bag: train/good has 2 pictures, the archive 360; " in ran.out
+    assert "fault: juice_bottle: train/good has 0 pictures, the archive 335; " in ran.out
+
+
+def test_an_unpacked_category_that_is_whole(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layouts.loco(tmp_path)
+    monkeypatch.setitem(ARCHIVE, "screw_bag", (2, 1, 1, 2, 1))
+    ran = cli("train", "data", "check", "screw_bag")
+    assert ran.code == 0
+    assert "as many as in the archive: screw_bag" in ran.out
+
+
+def test_the_command_names_faults_and_warnings(tmp_path: Path, cli: Cli) -> None:
+    folder = layouts.own(tmp_path)
+    (folder / "good" / "0.png").write_bytes(b"")
+    layouts.picture(folder / "good" / "wide.png", 77, size=(80, 80))
+    ran = cli("train", "data", "check", "tray")
+    assert ran.code == 5
+    assert "warning: tray: very different sizes" in ran.out
+    assert f"fault: {folder}/good/0.png: the file is empty; download it again" in ran.out
+    ran = cli("train", "data", "check", "tray", "--json")
+    assert (ran.code, len(ran.json["faults"])) == (5, 1)
+    assert ran.json["layouts"] == {"tray": "own pictures"}
+    assert sum(n for of in ran.json["counts"]["tray"].values() for n in of.values()) == 10
+    for wrong in (("nowhere",), ()):
+        assert cli("train", "data", "check", *wrong).code == 2
+
+
+def test_archive_numbers_add_up_to_the_published_ones() -> None:
+    assert [sum(parts) for parts in zip(*ARCHIVE.values(), strict=True)] == [
+        1778, 305, 575, 561, 432,
+    ]  # fmt: skip
