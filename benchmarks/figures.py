@@ -1,6 +1,6 @@
 """The figures of the pocket reasoner, on pictures that no training used.
 
-    python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json]
+    python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json] [--jobs N]
 
 `--count` is the number of test pictures a product, half of them anomalous. Seeds start at
 1,000,000, training used those below. Everything goes through the reasoner and the policy as
@@ -14,9 +14,12 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import multiprocessing
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +33,7 @@ from lad_agent.judgement import Decision, Judgement
 from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import load_witness
 from lad_agent.recipe import Recipe, Rule
@@ -71,24 +75,25 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    torch.set_flush_denormal(True)
-    reasoner = TransformersReasoner(options.model, max_batch=64)
-    figures = measure(reasoner, options.model, options.count)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, context, _open, (options.model,)) as judges:
+        figures = measure(judges, options.model, options.count)
     print(markdown(figures))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(reasoner: TransformersReasoner, folder: Path, count: int) -> Metrics:
+def measure(judges: Executor, folder: Path, count: int) -> Metrics:
     """All rows."""
     cases = [c for product in synloco.PRODUCTS for c in pictures(product, count, "train", 0)]
     beyond = [c for p in synloco.PRODUCTS for c in pictures(p, count // 2, "held-out", 1)]
-    judged, judgements = judge(reasoner, cases, "in range")
-    outside, _ = judge(reasoner, beyond, "held out")
+    judged, judgements = judge(judges, cases, "in range")
+    outside, _ = judge(judges, beyond, "held out")
     head = by_head(folder, cases)
     return {
-        "model": reasoner.fingerprint,
+        "model": fingerprint(folder),
         "count": count,
         "pocket": grouped(judged),
         "held_out": grouped(outside),
@@ -100,9 +105,9 @@ def measure(reasoner: TransformersReasoner, folder: Path, count: int) -> Metrics
             "object_head": grouped(head),
         },
         "listing": listing(cases, judgements),
-        "looks": looks(reasoner, cases),
-        "rule_difference": rule_difference(reasoner, count),
-        "other_pictures": other_pictures(reasoner, count // 8),
+        "looks": looks(judges, cases),
+        "rule_difference": rule_difference(judges, count),
+        "other_pictures": other_pictures(judges, count // 8),
     }
 
 
@@ -118,20 +123,34 @@ def pictures(
 
 
 def judge(
-    reasoner: TransformersReasoner, cases: Sequence[Case], what: str
+    judges: Executor, cases: Sequence[Case], what: str
 ) -> tuple[list[Judged], list[Judgement]]:
     """Judge and decide all cases, as the workflow does."""
     begin = time.monotonic()
     judgements: list[Judgement] = []
-    for start in range(0, len(cases), 64):
-        part = [case.question for case in cases[start : start + 64]]
-        judgements += reasoner.judge_batch(part)
+    parts = [cases[start : start + 64] for start in range(0, len(cases), 64)]
+    for found in judges.map(_judge_part, [[case.question for case in part] for part in parts]):
+        judgements += found
         print(f"{what}: {len(judgements)} of {len(cases)}", end="\r", file=sys.stderr)
     print(f"{what}: {len(cases)} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
     pairs = zip(cases, judgements, strict=True)
     return [
         _judged(case.truth, j, policy.decide(j, case.recipe.policy)) for case, j in pairs
     ], judgements
+
+
+_reasoners: list[TransformersReasoner] = []
+"""The one of this process."""
+
+
+def _open(folder: Path) -> None:
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(1)
+    _reasoners.append(TransformersReasoner(folder, max_batch=64))
+
+
+def _judge_part(questions: list[Question]) -> list[Judgement]:
+    return list(_reasoners[0].judge_batch(questions))
 
 
 def grouped(judged: Sequence[Judged]) -> Metrics:
@@ -224,7 +243,7 @@ def listing(cases: Sequence[Case], judgements: Sequence[Judgement]) -> Metrics:
     }
 
 
-def looks(reasoner: TransformersReasoner, cases: Sequence[Case]) -> Metrics:
+def looks(judges: Executor, cases: Sequence[Case]) -> Metrics:
     """Balanced accuracy with the query blanked, without rules and reference, with a rule changed.
 
     The quality gate is off in all three, only greedy rationales are drawn, and every second case
@@ -232,16 +251,12 @@ def looks(reasoner: TransformersReasoner, cases: Sequence[Case]) -> Metrics:
     """
     some = [_greedy(c) for c in cases if c.truth.kind != "structural"][::2]
     blank = Image.new("RGB", some[0].image.size, (128, 128, 128))
-    blanked, _ = judge(
-        reasoner, [dataclasses.replace(case, image=blank) for case in some], "blanked"
-    )
+    blanked, _ = judge(judges, [dataclasses.replace(case, image=blank) for case in some], "blanked")
     counted = [
         c for c in some if not c.truth.anomalous or c.truth.rule in COUNTED_FAULTS[c.truth.product]
     ]
-    bare, _ = judge(reasoner, [_without_rules(case) for case in counted], "no rules")
-    changed, _ = judge(
-        reasoner, [_greedy(c) for c in changed_rule(len(some) // 5)], "three washers"
-    )
+    bare, _ = judge(judges, [_without_rules(case) for case in counted], "no rules")
+    changed, _ = judge(judges, [_greedy(c) for c in changed_rule(len(some) // 5)], "three washers")
     return {
         "query_blanked": verdicts(blanked),
         "no_rules_no_reference": verdicts(bare),
@@ -274,7 +289,7 @@ def changed_rule(count: int) -> list[Case]:
     return out
 
 
-def rule_difference(reasoner: TransformersReasoner, count: int) -> Metrics:
+def rule_difference(judges: Executor, count: int) -> Metrics:
     """Any counts, one rule off by 0 to 4 or more: verdicts right, and bad parts passed."""
     cases: dict[int, list[Case]] = {}
     for product in ("screw_bag", "pushpins", "breakfast_box"):
@@ -285,7 +300,7 @@ def rule_difference(reasoner: TransformersReasoner, count: int) -> Metrics:
                 cases.setdefault(case.truth.difference, []).append(case)
     rows = {}
     for difference, group in sorted(cases.items()):
-        judged, _ = judge(reasoner, group, f"off by {difference}")
+        judged, _ = judge(judges, group, f"off by {difference}")
         rows[str(difference)] = {
             "n": len(group),
             "right": float(np.mean([j.anomalous == j.truth.anomalous for j in judged])),
@@ -294,7 +309,7 @@ def rule_difference(reasoner: TransformersReasoner, count: int) -> Metrics:
     return rows
 
 
-def other_pictures(reasoner: TransformersReasoner, count: int) -> Metrics:
+def other_pictures(judges: Executor, count: int) -> Metrics:
     """Share passed of other products' pictures, bare walls and noise, the quality gate off."""
     rng = np.random.default_rng(SEED)
     rows: dict[str, list[Case]] = {"other product": [], "bare wall": [], "noise": []}
@@ -315,7 +330,7 @@ def other_pictures(reasoner: TransformersReasoner, count: int) -> Metrics:
                 rows[name].append(Case(task, image, Facts(other), truth))
     out = {}
     for name, cases in rows.items():
-        judged, _ = judge(reasoner, cases, name)
+        judged, _ = judge(judges, cases, name)
         out[name] = {
             "n": len(judged),
             "passed": sum(j.result == "OK" for j in judged),

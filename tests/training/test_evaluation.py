@@ -1,95 +1,20 @@
-"""Results joined with the truth: rates by hand, AUROC by its definition, bad files by name."""
+"""Results joined with the truth: rates by hand, what counts once, bad files by name."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from itertools import product as pairs
+import random
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lad_agent import recipe
 from lad_agent.errors import UsageError
 from lad_agent.training import evaluation
-
-SCORES = st.lists(st.floats(0, 1) | st.sampled_from((0.0, 0.5, 1.0)), max_size=12)
-
-
-@settings(deadline=None)
-@given(good=SCORES, bad=SCORES)
-def test_auroc_is_the_share_of_pairs_in_the_right_order(
-    good: list[float], bad: list[float]
-) -> None:
-    area = evaluation.auroc(good, bad)
-    if not good or not bad:
-        assert area is None
-        return
-    ordered = [1.0 if b > g else 0.5 if b == g else 0.0 for g, b in pairs(good, bad)]
-    assert area == pytest.approx(sum(ordered) / len(ordered), abs=1e-12)
-
-
-def test_auroc_by_hand() -> None:
-    assert evaluation.auroc([0.1, 0.2], [0.8, 0.9]) == 1.0
-    assert evaluation.auroc([0.8, 0.9], [0.1, 0.2]) == 0.0
-    assert evaluation.auroc([0.5, 0.5], [0.5]) == 0.5
-    assert evaluation.auroc([0.1, 0.5], [0.5, 0.5, 0.3]) == pytest.approx(4 / 6)
-
-
-class Batch:
-    """A data set of pictures that are mere bytes, and the results about them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.truth, self.results = folder / "truth", folder / "results.jsonl"
-        self._lines: dict[str, list[dict[str, Any]]] = {}
-        self._told: list[dict[str, Any]] = []
-
-    def picture(
-        self,
-        name: str,
-        kind: str = "good",
-        *,
-        product: str = "screw_bag",
-        rule: str | None = None,
-        objects: dict[str, int] | None = None,
-        stratum: str = "in-range",
-    ) -> str:
-        """Write a picture and its truth; returns the hash of its bytes."""
-        image = self.truth / product / "test" / f"{name}.png"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        image.write_bytes(f"{product} {name}".encode())
-        things = [{"cls": c} for c, n in (objects or {}).items() for _ in range(n)]
-        line = {
-            "image": f"test/{name}.png", "product": product, "anomalous": kind != "good",
-            "kind": kind, "rule": rule, "stratum": stratum, "objects": things,
-        }  # fmt: skip
-        self._lines.setdefault(product, []).append(line)
-        return hashlib.sha256(image.read_bytes()).hexdigest()
-
-    def result(self, sha256: str, result: str, anomalous: bool | None, **more: Any) -> None:
-        """Note one line of results."""
-        self._told.append(
-            {
-                "image_sha256": sha256, "result": result, "anomalous": anomalous,
-                "decision_score": None if anomalous is None else 0.9 if anomalous else 0.1,
-                "well_formed": anomalous is not None, "rule": None, "evidence": "consistent",
-            }
-            | more
-        )  # fmt: skip
-
-    def evaluate(self) -> evaluation.Metrics:
-        """Write both files and evaluate them."""
-        for product, lines in self._lines.items():
-            _write(self.truth / product / "truth.jsonl", lines)
-        _write(self.results, self._told)
-        return evaluation.evaluate(self.results, self.truth)
-
-
-def _write(path: Path, lines: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+from tests.training.batch import Batch, write_lines
 
 
 @pytest.fixture
@@ -139,8 +64,11 @@ def test_kinds_of_faults_are_reported_apart_with_the_same_good_parts(judged: Bat
 
 def test_baselines_answer_always_the_same(judged: Batch) -> None:
     baselines = judged.evaluate()["overall"]["baselines"]
-    assert baselines["always_yes"] == {"balanced_accuracy": 0.5, "accuracy": pytest.approx(4 / 9)}
-    assert baselines["always_no"] == {"balanced_accuracy": 0.5, "accuracy": pytest.approx(5 / 9)}
+    yes, no = baselines["always_yes"], baselines["always_no"]
+    assert yes["balanced_accuracy"] == yes["auroc"] == no["balanced_accuracy"] == no["auroc"] == 0.5
+    assert (yes["accuracy"], no["accuracy"]) == (pytest.approx(4 / 9), pytest.approx(5 / 9))
+    assert (yes["escape_rate"], yes["overkill_rate"], yes["f1"]) == (0, 1, pytest.approx(8 / 13))
+    assert (no["escape_rate"], no["overkill_rate"], no["f1"]) == (1, 0, 0)
 
 
 def test_malformed_answers_are_wrong_whatever_the_part_is(batch: Batch) -> None:
@@ -233,9 +161,161 @@ def test_the_table_has_a_row_a_product(judged: Batch) -> None:
     rows = evaluation.table(judged.evaluate()).splitlines()
     assert len({row.count("|") for row in rows}) == 1
     assert [row.split("|")[1].strip() for row in rows] == [
-        "product", "---", "all", "pushpins", "screw_bag"
+        "product", "---", "all", "pushpins", "screw_bag", "always yes", "always no"
     ]  # fmt: skip
     assert "-" in rows[3].split("|")[3]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_attempts_the_last_counts(batch: Batch, order: int) -> None:
+    sha256 = batch.picture("bad", "logical", rule="R1")
+    for attempt, passed in ((1, True), (2, False))[::order]:
+        batch.result(sha256, "OK" if passed else "NotOK", not passed, attempt=attempt)
+    figures = batch.evaluate()
+    assert (figures["overall"]["n"], figures["repeated"]) == (1, 1)
+    assert figures["overall"]["escape_rate"] == 0.0
+    assert "1 lines are earlier attempts" in evaluation.markdown(figures)
+
+
+def test_of_equal_attempts_the_newest_counts(batch: Batch) -> None:
+    sha256 = batch.picture("good")
+    batch.result(sha256, "NotOK", True, id="01a2-7")
+    batch.result(sha256, "OK", False, id="01a1-7")
+    assert batch.evaluate()["overall"]["overkill_rate"] == 1.0
+    batch.result(sha256, "OK", False, id="01a2-7")
+    assert batch.evaluate()["overall"]["overkill_rate"] == 0.0
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_lines_does_not_matter(judged: Batch, chance: random.Random) -> None:
+    resampling = evaluation.Resampling(50, seed=3)
+    figures = judged.evaluate(resampling)
+    lines = judged.results.read_text().splitlines(keepends=True)
+    chance.shuffle(lines)
+    judged.results.write_text("".join(lines))
+    assert evaluation.evaluate(judged.results, judged.truth, resampling) == figures
+
+
+def test_intervals_stand_beside_the_figures(judged: Batch) -> None:
+    figures = judged.evaluate(evaluation.Resampling(200, seed=1))
+    overall = figures["overall"]
+    for name, ends in overall["intervals"].items():
+        assert ends[0] <= overall[name] <= ends[1], name
+    assert set(overall["intervals"]) > {"balanced_accuracy", "auroc", "escape_rate", "cause_named"}
+    assert overall["logical"]["intervals"]["balanced_accuracy"]
+    assert figures["bootstrap"] == {"draws": 200, "seed": 1, "level": 0.95}
+    assert "0.250 (0.000-" in evaluation.table(figures)
+    assert judged.evaluate(evaluation.Resampling(200, seed=1)) == figures
+    assert judged.evaluate(evaluation.Resampling(200, seed=2)) != figures
+
+
+def test_without_draws_there_are_no_intervals(judged: Batch) -> None:
+    figures = judged.evaluate()
+    assert figures["bootstrap"] is None
+    assert "intervals" not in figures["overall"]
+    assert "(" not in evaluation.table(figures)
+
+
+def test_every_source_of_confidence_in_the_results_has_its_row(batch: Batch) -> None:
+    for name, kind, said, confidence, score in (
+        ("a", "good", False, 0.9, 0.0), ("b", "logical", True, 0.8, 1.0),
+        ("c", "good", True, 0.6, 0.7), ("d", "logical", True, 0.7, 0.9),
+    ):  # fmt: skip
+        batch.result(
+            batch.picture(name, kind), "NotOK" if said else "OK", said, confidence=confidence,
+            anomaly_score=score, decision_score=None, agreement=0.5 if name == "c" else None,
+        )  # fmt: skip
+    batch.result(batch.picture("e"), "NotDecidable", None, confidence=0.1)
+    sources = batch.evaluate()["overall"]["confidence_sources"]
+    assert list(sources) == ["confidence", "agreement", "anomaly_score"]
+    assert [found["n"] for found in sources.values()] == [4, 1, 4]
+    confidence = sources["confidence"]
+    assert confidence["wrong"] == 1
+    assert confidence["knows_its_errors"] == 1.0
+    assert confidence["aurc"] == pytest.approx(1 / 16)
+    assert confidence["brier"] == pytest.approx((0.01 + 0.04 + 0.36 + 0.09) / 4)
+    # bins .6-.7 (wrong, .6), .7-.8 (right, .7), .8-.9 (right, .8), .9-1 (right, .9)
+    assert confidence["expected_calibration_error"] == pytest.approx((0.6 + 0.3 + 0.2 + 0.1) / 4)
+    assert [confidence[f"coverage_at_{e}"] for e in (0.005, 0.01, 0.05)] == [0.75] * 3
+    assert sources["agreement"]["knows_its_errors"] is None
+    assert sources["anomaly_score"]["brier"] == pytest.approx((0.49 + 0.01) / 4)
+
+
+@pytest.fixture
+def loco(batch: Batch) -> Batch:
+    """A product in MVTec LOCO AD's folders, without a truth file, beside one that has it."""
+    folder = batch.truth / "pushpins"
+    for kind, names in (
+        ("good", "ab"), ("logical_anomalies", "cd"), ("structural_anomalies", "e")
+    ):  # fmt: skip
+        for name in names:
+            place = folder / "test" / kind / f"{name}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(name.encode())
+    (folder / "train" / "good").mkdir(parents=True)
+    (folder / "train" / "good" / "f.png").write_bytes(b"f")
+    batch.result(batch.picture("own"), "OK", False)
+    for name in "abcdef":
+        bad = name in "cde"
+        batch.result(batch.digest(name.encode()), "NotOK" if bad else "OK", bad, rule="R2")
+    return batch
+
+
+def test_folders_of_loco_are_truth(loco: Batch) -> None:
+    figures = loco.evaluate()
+    pins = figures["products"]["pushpins"]
+    assert (pins["n"], pins["good"], pins["anomalous"]) == (5, 2, 3)
+    assert (pins["logical"]["anomalous"], pins["structural"]["anomalous"]) == (2, 1)
+    assert pins["balanced_accuracy"] == 1.0
+    assert pins["cause_named"] is None
+    assert figures["products"]["screw_bag"]["n"] == 1
+    assert figures["without_truth"] == 1
+    assert figures["rule_difference"]["good"]["n"] == 3
+    assert "0" not in figures["rule_difference"]
+
+
+def _masks(folder: Path, classes: list[dict[str, object]], masks: dict[str, list[int]]) -> None:
+    (folder / "defects_config.json").write_text(json.dumps(classes))
+    for name, values in masks.items():
+        for number, value in enumerate(values):
+            place = folder / "ground_truth" / name / f"{number:03d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            mask = Image.new("L", (8, 8))
+            mask.putpixel((number, 3), value)
+            mask.save(place)
+
+
+def test_causes_are_read_from_masks_where_there_is_no_more(loco: Batch) -> None:
+    classes: list[dict[str, object]] = [
+        {"defect_name": "rule_R1", "pixel_value": 255},
+        {"defect_name": "additional_pushpin", "pixel_value": 254, "rule": "R2"},
+        {"defect_name": "color", "pixel_value": 253},
+    ]
+    masks = {
+        "logical_anomalies/c": [255, 254],
+        "logical_anomalies/d": [255],
+        "structural_anomalies/e": [253],
+    }
+    _masks(loco.truth / "pushpins", classes, masks)
+    pins = loco.evaluate()["products"]["pushpins"]
+    assert pins["cause_named"] == pytest.approx(1 / 2)
+    assert pins["structural"]["cause_named"] is None
+    (loco.truth / "pushpins" / "ground_truth" / "logical_anomalies" / "c" / "000.png").write_text(
+        ""
+    )
+    _refused(loco.results, loco.truth, "000.png", "mask")
+    for broken in ("{}x", "[1]", '[{"defect_name": "rule_R1", "pixel_value": 999}]'):
+        (loco.truth / "pushpins" / "defects_config.json").write_text(broken)
+        _refused(loco.results, loco.truth, "defects_config.json")
+
+
+def test_one_picture_called_good_and_anomalous_is_refused(loco: Batch) -> None:
+    loco.evaluate()
+    (loco.truth / "pushpins" / "test" / "logical_anomalies" / "z.png").write_bytes(b"a")
+    _refused(loco.results, loco.truth, "a.png", "z.png", "same picture")
 
 
 def _refused(results: Path, truth: Path, *words: str) -> None:
@@ -276,11 +356,30 @@ def test_files_of_another_kind_are_refused(judged: Batch) -> None:
 def test_lines_that_lack_a_field_are_refused(judged: Batch) -> None:
     judged.evaluate()
     sha256 = json.loads(judged.results.read_text().splitlines()[0])["image_sha256"]
-    _write(judged.results, [{"image_sha256": sha256}])
+    write_lines(judged.results, [{"image_sha256": sha256}])
     _refused(judged.results, judged.truth, "results.jsonl", "line 1", "result")
     truth = judged.truth / "screw_bag" / "truth.jsonl"
-    _write(truth, [{"image": "test/g0.png"}])
+    write_lines(truth, [{"image": "test/g0.png"}])
     _refused(judged.results, judged.truth, "truth.jsonl", "line 1", "product")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"decision_score": float("nan")},
+        {"confidence": 1.5},
+        {"agreement": "high"},
+        {"anomalous": "no"},
+        {"result": "fine"},
+        {"attempt": "second"},
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_are_refused(batch: Batch, field: dict[str, object]) -> None:
+    batch.result(batch.picture("a"), "OK", False)
+    batch.write()
+    write_lines(batch.results, [json.loads(batch.results.read_text()) | field])
+    _refused(batch.results, batch.truth, "results.jsonl, line 1: not of its form")
 
 
 def test_a_picture_that_has_gone_is_named(judged: Batch) -> None:

@@ -1,0 +1,217 @@
+"""The figures of a group of judged images."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lad_agent.training.evaluation import bootstrap, scores
+from lad_agent.training.evaluation.bootstrap import Resampling
+from lad_agent.training.evaluation.joined import CONFIDENCES, MARGINS, Joined, Judged, join
+from lad_agent.training.evaluation.scores import Floats
+
+Metrics = dict[str, Any]
+
+
+def evaluate(results: Path, truth: Path, resampling: Resampling | None = None) -> Metrics:
+    """Figures of `results` (a results.jsonl) against the truth under the folder `truth`.
+
+    Raises:
+        UsageError: a file is missing or not of its form, or no image of the results has a truth.
+    """
+    return figures_of(join(results, truth), resampling)
+
+
+def figures_of(joined: Joined, resampling: Resampling | None = None) -> Metrics:
+    """Figures of all, of each product and of each stratum; with intervals where resampled."""
+    judged = joined.judged
+    products = sorted({j.truth.product for j in judged})
+    return {
+        "overall": metrics(judged, resampling),
+        "products": {
+            p: metrics([j for j in judged if j.truth.product == p], resampling) for p in products
+        },
+        "strata": {
+            f"{p}/{s}": verdicts(
+                [j for j in judged if (j.truth.product, j.truth.stratum) == (p, s)]
+            )
+            for p, s in sorted({(j.truth.product, j.truth.stratum) for j in judged})
+        },
+        "rule_difference": by_difference(judged),
+        "without_truth": joined.without_truth,
+        "repeated": joined.repeated,
+        "bootstrap": dataclasses.asdict(resampling) | {"level": bootstrap.LEVEL}
+        if resampling
+        else None,
+    }
+
+
+def metrics(judged: Sequence[Judged], resampling: Resampling | None = None) -> Metrics:
+    """All figures of one group, logical and structural faults apart, baselines beside them."""
+    good = [j for j in judged if not j.truth.anomalous]
+    kinds = {
+        kind: verdicts([*good, *faults], resampling)
+        for kind in ("logical", "structural")
+        if (faults := [j for j in judged if j.truth.kind == kind])
+    }
+    contradicted = [j for j in judged if j.evidence == "contradicted"]
+    return {
+        **verdicts(judged, resampling),
+        **kinds,
+        "evidence_check": {
+            "contradicted": len(contradicted),
+            "catch_rate": _share(
+                [j for j in judged if not j.right], lambda j: j.evidence == "contradicted"
+            ),
+            "cost": _share([j for j in judged if j.right], lambda j: j.evidence == "contradicted"),
+        },
+        "confidence_sources": {
+            source: knowing(source, holders, resampling)
+            for source in (*CONFIDENCES, *MARGINS)
+            if (holders := having(source, judged))
+        },
+        "baselines": {
+            "always_yes": verdicts([_always(j, True) for j in judged]),
+            "always_no": verdicts([_always(j, False) for j in judged]),
+        },
+    }
+
+
+def verdicts(judged: Sequence[Judged], resampling: Resampling | None = None) -> Metrics:
+    """Figures of verdicts and results of one group; None where a class is absent.
+
+    With `resampling` also `intervals`: [lower, upper] of every rate, by product and kind.
+    """
+    rates = _rates(judged)
+    bad = np.array([j.truth.anomalous for j in judged], dtype=bool)
+    score = np.array([j.score for j in judged])
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        values = {
+            name: scores.ratio(weights @ part, weights @ whole)
+            for name, (part, whole) in rates.items()
+        }
+        balanced = (values.pop("hit") + values.pop("clear")) / 2
+        auroc = scores.area(score, bad, weights) if len(judged) else np.full(1, np.nan)
+        return {"balanced_accuracy": balanced, "auroc": auroc, **values}
+
+    found = {
+        "n": len(judged),
+        "good": int((~bad).sum()),
+        "anomalous": int(bad.sum()),
+        **_plain(figures(np.ones((1, len(judged))))),
+    }
+    if resampling is None or not judged:
+        return found
+    exact = {
+        name: bootstrap.at_border(int(part.sum()), int(whole.sum()))
+        for name, (part, whole) in rates.items()
+        if name != "f1" and part.sum() in (0, whole.sum())
+    }
+    hit, clear = exact.pop("hit", None), exact.pop("clear", None)
+    if hit and clear:
+        exact["balanced_accuracy"] = [(hit[0] + clear[0]) / 2, (hit[1] + clear[1]) / 2]
+    return found | {"intervals": bootstrap.intervals(figures, _strata(judged), resampling) | exact}
+
+
+def knowing(source: str, judged: Sequence[Judged], resampling: Resampling | None = None) -> Metrics:
+    """How well one source of confidence knows the errors of verdicts that all have it.
+
+    `knows_its_errors` is the AUROC of the confidence for right against wrong verdicts.
+    """
+    confidence = np.array([j.confidences[source] for j in judged])
+    right = np.array([j.right for j in judged])
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        return {
+            "knows_its_errors": scores.area(confidence, right, weights),
+            "aurc": scores.area_under_risk_coverage(confidence, right, weights),
+            "expected_calibration_error": scores.calibration_error(confidence, right, weights),
+            "brier": scores.brier(confidence, right, weights),
+            **{
+                f"coverage_at_{error}": scores.coverage_at(error, confidence, right, weights)
+                for error in scores.ERRORS
+            },
+        }
+
+    found = {
+        "n": len(judged),
+        "wrong": int((~right).sum()),
+        **_plain(figures(np.ones((1, len(judged))))),
+    }
+    if resampling is None:
+        return found
+    return found | {"intervals": bootstrap.intervals(figures, _strata(judged), resampling)}
+
+
+def having(source: str, judged: Sequence[Judged]) -> list[Judged]:
+    """Those that have a verdict, and this source of confidence in it."""
+    return [j for j in judged if j.anomalous is not None and source in j.confidences]
+
+
+def by_difference(judged: Sequence[Judged]) -> Metrics:
+    """Good parts, and logical faults by how far a count is off its rule (0: not a count)."""
+    groups: dict[str, list[Judged]] = {}
+    for j in judged:
+        if j.truth.kind == "good":
+            groups.setdefault("good", []).append(j)
+        elif j.truth.kind == "logical" and j.truth.difference is not None:
+            groups.setdefault(str(min(j.truth.difference, 4)), []).append(j)
+    return {
+        name: {
+            "n": len(group),
+            "right": _share(group, lambda j: j.right),
+            "passed": _share(group, lambda j: j.result == "OK"),
+        }
+        for name, group in sorted(groups.items())
+    }
+
+
+def _rates(judged: Sequence[Judged]) -> dict[str, tuple[Floats, Floats]]:
+    """Every rate as the parts that count in it and the parts it is a share of, shape [n] each."""
+
+    def column(holds: Callable[[Judged], bool]) -> Floats:
+        return np.array([holds(j) for j in judged], dtype=np.float64)
+
+    bad = column(lambda j: j.truth.anomalous)
+    good = 1 - bad
+    yes, no = column(lambda j: j.anomalous is True), column(lambda j: j.anomalous is False)
+    passed, rejected = column(lambda j: j.result == "OK"), column(lambda j: j.result == "NotOK")
+    caught = bad * yes * column(lambda j: bool(j.truth.rules))
+    every = np.ones(len(judged))
+    return {
+        "hit": (bad * yes, bad),
+        "clear": (good * no, good),
+        "accuracy": (bad * yes + good * no, every),
+        # found / (found + (false alarms + missed) / 2), no answer about a good part an alarm
+        "f1": (2 * bad * yes, (bad * yes + good * (1 - no) + bad) * bad.any()),
+        "escape_rate": (bad * passed, bad),
+        "escape_rate_decided": (bad * passed, bad * (passed + rejected)),
+        "overkill_rate": (good * rejected, good),
+        "outgoing_defect_rate": (bad * passed, passed),
+        "coverage": (passed + rejected, every),
+        "well_formed": (column(lambda j: j.well_formed), every),
+        "cause_named": (caught * column(lambda j: j.rule in j.truth.rules), caught),
+    }
+
+
+def _strata(judged: Sequence[Judged]) -> list[tuple[str, str]]:
+    return [(j.truth.product, j.truth.kind) for j in judged]
+
+
+def _plain(values: Mapping[str, Floats]) -> Metrics:
+    return {
+        name: None if math.isnan(value[0]) else float(value[0]) for name, value in values.items()
+    }
+
+
+def _always(judged: Judged, answer: bool) -> Judged:
+    result = "NotOK" if answer else "OK"
+    return Judged(judged.truth, answer, 0.5, result, None, True, "unchecked")
+
+
+def _share(group: Sequence[Judged], holds: Callable[[Judged], bool]) -> float | None:
+    return sum(map(holds, group)) / len(group) if group else None

@@ -1,0 +1,113 @@
+"""Lines of `results.jsonl` beside their truth, one an image."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lad_agent.errors import UsageError
+from lad_agent.judgement import Result
+from lad_agent.training.evaluation import jsonl
+from lad_agent.training.evaluation.truth import Truth, read_truth
+
+CONFIDENCES = ("confidence", "weakest_token", "agreement")
+MARGINS = ("anomaly_score", "decision_score")
+"""Scores s that are read as the confidence 0.5 + |s - 0.5|."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One result beside its truth; `confidences` are its sources of confidence, by name."""
+
+    truth: Truth
+    anomalous: bool | None
+    score: float
+    result: str
+    rule: str | None
+    well_formed: bool
+    evidence: str
+    rationale: str = ""
+    confidences: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict is the truth; no verdict is wrong."""
+        return self.anomalous == self.truth.anomalous
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Results with a truth, in the order of their image hashes, and how many lines were not used.
+
+    `repeated` are earlier attempts at an image that was judged again.
+    """
+
+    judged: tuple[Judged, ...]
+    without_truth: int
+    repeated: int
+
+
+def join(results: Path, truth: Path) -> Joined:
+    """Join `results` (a results.jsonl) with the truth under the folder `truth`.
+
+    An image counts once: the line with the highest `attempt`, of these the newest (ids grow with
+    time), of these the last in the file.
+
+    Raises:
+        UsageError: a file is missing or not of its form, or no image of the results has a truth.
+    """
+    known = read_truth(truth)
+    last: dict[str, tuple[tuple[int, str], Judged]] = {}
+    without_truth = repeated = 0
+    for line in jsonl.read(results, lambda entry: _line(entry, known)):
+        if line is None:
+            without_truth += 1
+            continue
+        digest, age, judged = line
+        repeated += digest in last
+        if digest not in last or age >= last[digest][0]:
+            last[digest] = (age, judged)
+    if not last:
+        raise UsageError(f"{results}: none of its images has a truth under {truth}")
+    judged_once = tuple(judged for _, (_, judged) in sorted(last.items(), key=lambda one: one[0]))
+    return Joined(judged_once, without_truth, repeated)
+
+
+def _line(
+    entry: Mapping[str, Any], known: Mapping[str, Truth]
+) -> tuple[str, tuple[int, str], Judged] | None:
+    digest = entry.get("image_sha256") or ""
+    truth = known.get(digest)
+    if truth is None:
+        return None
+    anomalous = entry.get("anomalous")
+    if anomalous is not None and not isinstance(anomalous, bool):
+        raise ValueError(f"anomalous is {anomalous!r}, neither true, false nor null")
+    scores = {name: _share(entry, name) for name in (*CONFIDENCES, *MARGINS)}
+    score = scores["decision_score"]
+    judged = Judged(
+        truth=truth,
+        anomalous=anomalous,
+        score=0.5 if score is None else score,
+        result=Result(entry["result"]).value,
+        rule=entry.get("rule"),
+        well_formed=bool(entry.get("well_formed")),
+        evidence=str(entry.get("evidence", "unchecked")),
+        rationale=str(entry.get("rationale") or ""),
+        confidences={
+            name: 0.5 + abs(value - 0.5) if name in MARGINS else value
+            for name, value in scores.items()
+            if value is not None
+        },
+    )
+    return digest, (int(entry.get("attempt", 1)), str(entry.get("id", ""))), judged
+
+
+def _share(entry: Mapping[str, Any], name: str) -> float | None:
+    value = entry.get(name)
+    if value is None:
+        return None
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value}, not a number from 0 to 1")
+    return float(value)

@@ -1,0 +1,194 @@
+"""What images really show: from `truth.jsonl`, else from the folder names of MVTec LOCO AD."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lad_agent import images, rationale, recipe
+from lad_agent.errors import UsageError
+from lad_agent.training.evaluation import jsonl
+
+LOCO_FOLDERS = {
+    "good": "good",
+    "logical_anomalies": "logical",
+    "structural_anomalies": "structural",
+}
+"""Kind of a test image by the name of its folder."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What an image really shows.
+
+    `difference` is how far its counts are off the recipe's rules, None where nobody counted.
+    `rule` is the broken one where a truth file says so; `mask_rules` are those of the defect
+    classes in the image's masks, where there is no more than masks.
+    """
+
+    product: str
+    anomalous: bool
+    kind: str
+    rule: str | None
+    stratum: str
+    difference: int | None
+    image: Path
+    mask_rules: frozenset[str] = frozenset()
+
+    @property
+    def rules(self) -> frozenset[str]:
+        """Rules of which any one names the cause rightly; empty where the cause is unknown."""
+        return self.mask_rules if self.rule is None else frozenset({self.rule})
+
+
+def read_truth(directory: Path) -> dict[str, Truth]:
+    """Truth by image hash of every product under `directory`.
+
+    A product's folder holds `truth.jsonl`, or `test/good`, `test/logical_anomalies` and
+    `test/structural_anomalies` as in MVTec LOCO AD; where both are there, the file is read.
+
+    Raises:
+        UsageError: there is neither; a file, line or image of it cannot be read; or one picture
+            is called both good and anomalous.
+    """
+    files = sorted(directory.rglob("truth.jsonl")) if directory.is_dir() else []
+    told = {file.parent for file in files}
+    trees = [d for d in _trees(directory) if d not in told]
+    if not files and not trees:
+        raise UsageError(
+            f"{directory}: no truth.jsonl in it (lad-agent synth writes one), "
+            "and no test/good or test/logical_anomalies as in MVTec LOCO AD"
+        )
+    known: dict[str, Truth] = {}
+    for source, truth in [*_from_files(files), *_from_trees(trees)]:
+        digest = _digest(source, truth.image)
+        other = known.get(digest)
+        if other is not None and other.anomalous != truth.anomalous:
+            raise UsageError(
+                f"{source}: {truth.image} and {other.image} are the same picture, "
+                "one called good and one anomalous; correct one of them"
+            )
+        known[digest] = truth
+    return known
+
+
+def mask_rules(folder: Path, image: Path, classes: Mapping[int, str]) -> frozenset[str]:
+    """Rules of the defect classes in the masks of `image`, of a product's folder in LOCO's layout.
+
+    The masks are `ground_truth/<kind>/<stem>/*.png`; every class has a grey value of its own.
+    """
+    found: set[str] = set()
+    for path in sorted((folder / "ground_truth" / image.parent.name / image.stem).glob("*.png")):
+        try:
+            with Image.open(path, formats=images.FORMATS) as mask:
+                counts = mask.convert("L").histogram()
+        except OSError as error:
+            raise UsageError(f"{path}: the mask cannot be read; copy it again") from error
+        found |= {rule for value, rule in classes.items() if counts[value]}
+    return frozenset(found)
+
+
+def rules_of_classes(folder: Path) -> dict[int, str]:
+    """Rule by grey value, of the classes in `defects_config.json` that stand for a rule.
+
+    A class named `rule_R1` stands for R1; any other may carry a field `rule`.
+
+    Raises:
+        UsageError: the file is there and is not of LOCO's form.
+    """
+    path = folder / "defects_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        entries = [
+            (int(entry["pixel_value"]), entry.get("rule"), str(entry["defect_name"]))
+            for entry in json.loads(path.read_text(encoding="utf-8"))
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: not of its form ({error}); a list of defect_name and pixel_value is wanted"
+        ) from error
+    rules = {
+        value: rule or name.removeprefix("rule_")
+        for value, rule, name in entries
+        if rule or re.fullmatch(r"rule_R\d{1,3}", name)
+    }
+    if not all(0 <= value <= 255 for value in rules):
+        raise UsageError(f"{path}: a pixel_value is not within 0 and 255; correct it")
+    return rules
+
+
+def _from_files(files: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
+    for file in files:
+        for truth in jsonl.read(file, partial(_truth, file, _rules(file.parent))):
+            yield file, truth
+
+
+def _from_trees(folders: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
+    for folder in folders:
+        classes = rules_of_classes(folder)
+        for name, kind in LOCO_FOLDERS.items():
+            for image in sorted((folder / "test" / name).glob("*")):
+                if image.suffix.lower() not in images.SUFFIXES:
+                    continue
+                yield (
+                    folder,
+                    Truth(
+                        product=folder.resolve().name,
+                        anomalous=kind != "good",
+                        kind=kind,
+                        rule=None,
+                        stratum="all",
+                        difference=None,
+                        image=image,
+                        mask_rules=mask_rules(folder, image, classes) if classes else frozenset(),
+                    ),
+                )
+
+
+def _trees(directory: Path) -> list[Path]:
+    """Folders under `directory`, itself included, with tests in LOCO's layout."""
+    tests = [directory / "test", *directory.rglob("test")]
+    return sorted({t.parent for t in tests if any((t / name).is_dir() for name in LOCO_FOLDERS)})
+
+
+def _truth(file: Path, rules: Sequence[rationale.Count], entry: Mapping[str, Any]) -> Truth:
+    return Truth(
+        product=entry["product"],
+        anomalous=bool(entry["anomalous"]),
+        kind=entry["kind"],
+        rule=entry["rule"],
+        stratum=entry["stratum"],
+        difference=_difference(entry, rules),
+        image=file.parent / entry["image"],
+    )
+
+
+def _digest(source: Path, image: Path) -> str:
+    try:
+        return hashlib.sha256(image.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{source}: {image} cannot be read ({error.strerror})") from error
+
+
+def _rules(directory: Path) -> list[rationale.Count]:
+    path = directory / "recipe.yaml"
+    if not path.is_file():
+        return []
+    forms = [rationale.read_rule(rule.text) for rule in recipe.load(path).rules]
+    return [form for form in forms if isinstance(form, rationale.Count)]
+
+
+def _difference(entry: Mapping[str, Any], rules: Sequence[rationale.Count]) -> int:
+    """The largest distance of a count from its rule."""
+    names = [part["cls"] for part in entry["objects"]]
+    return max(
+        (abs(sum(rationale.same_noun(n, r.noun) for n in names) - r.number) for r in rules),
+        default=0,
+    )
