@@ -9,7 +9,7 @@ Every key has a default but `base`; the shipped files (`SHIPPED`) say what each 
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -249,8 +249,7 @@ def _keys(at: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
     for part in at:
         inner = model.model_fields[str(part)].annotation
-        assert isinstance(inner, type) and issubclass(inner, BaseModel)
-        model = inner
+        model = cast(type[BaseModel], inner)
     return list(model.model_fields)
 
 

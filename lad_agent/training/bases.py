@@ -1,0 +1,329 @@
+"""The model a run starts from: found, named with its licence, weighed, and opened for training."""
+
+import json
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from lad_agent.errors import ModelError, NotFound, PrerequisiteError, UsageError
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.checkpoint import ARCHITECTURE, fingerprint, load_checkpoint
+from lad_agent.reasoners.processing import load_processor
+from lad_agent.training import runs
+from lad_agent.training.config import RunConfig, Stage, changed
+
+LANGUAGE_LAYERS = (
+    r".*language_model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+)
+"""The linear layers that LoRA adapts: those of the language model, none of the tower."""
+
+_LICENCES = {
+    2048: "Qwen2.5-VL-3B: Qwen Research License, for non-commercial use only",
+    3584: "Qwen2.5-VL-7B: Apache-2.0",
+    5120: "Qwen2.5-VL-32B: Apache-2.0",
+    8192: "Qwen2.5-VL-72B: Qwen License, commercial use limited",
+}
+_TEXT_TOKENS = 400
+"""About what a long prompt and its answer take beside the pictures."""
+_PICTURES = 2
+"""A reference and the query."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model folder, with the LoRA adapter of an earlier run that is gone on from."""
+
+    folder: Path
+    adapter: Path | None
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.folder, self.adapter)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training takes on each device."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = ("weights", "gradients", "optimizer", "activations")
+        told = ", ".join(f"{name} {_size(getattr(self, name))}" for name in parts)
+        return f"{_size(self.total)} ({told})"
+
+
+def find(name: str) -> Base:
+    """The base that a configuration names: `pocket`, a model folder, or an earlier run's folder.
+
+    Raises:
+        NotFound: there is no such folder.
+        UsageError: the earlier run has not finished.
+        ModelError: the folder holds a model of another family.
+    """
+    folder = EMBEDDED if name == "pocket" else Path(name)
+    if not folder.is_dir():
+        raise NotFound(
+            f"no base {name!r}: give pocket, the folder of a Qwen2.5-VL, or that of a finished run "
+            "(--base FOLDER)"
+        )
+    if (folder / "run.json").exists():
+        return _of_run(folder)
+    _refuse_other_family(folder)
+    return Base(folder, None)
+
+
+def licence(base: Base) -> str:
+    """Under which licence the base stands, as far as its shape tells: to be shown before training.
+
+    What is made from a base stands under its licence too.
+    """
+    if base.folder == EMBEDDED:
+        return "pocket: Apache-2.0"
+    width = _config(base).text_config.hidden_size
+    return _LICENCES.get(width, f"{base.folder.name}: licence unknown; look into its folder")
+
+
+def open_base(base: Base, config: RunConfig) -> tuple[Any, Any]:
+    """Model and processor, ready for training: what is to learn requires gradients, all else not.
+
+    Full training holds float32 weights, or updates of a millionth would be rounded away; under
+    LoRA the base lies in `config.precision` and the adapter in float32.
+
+    Raises:
+        ModelError: the folder cannot be used, or the earlier adapter has another shape.
+    """
+    lora = config.adapter == "lora"
+    merged = None if lora else base.adapter
+    loaded = load_checkpoint(base.folder, device=_device(), adapter=merged)
+    dtype = torch.bfloat16 if lora and config.precision == "bfloat16" else torch.float32
+    model = loaded.model.to(dtype)
+    return prepare(model, config, base.adapter if lora else None), loaded.processor
+
+
+def shrunken(base: Base, config: RunConfig) -> tuple[Any, Any]:
+    """A random model of the base's class and configuration, of two narrow layers, with the base's
+    own processor: no weights are read.
+
+    Raises:
+        ModelError: configuration, tokenizer or processor cannot be used.
+    """
+    processor = load_processor(base.folder)
+    data = _config(base).to_dict()
+    text, vision = data["text_config"], data["vision_config"]
+    head = text["hidden_size"] // text["num_attention_heads"]
+    text |= {
+        "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "hidden_size": 2 * head, "intermediate_size": 4 * head,
+    }  # fmt: skip
+    text.pop("layer_types", None)
+    head = vision["hidden_size"] // vision["num_heads"]
+    vision |= {
+        "depth": 2, "num_heads": 2, "hidden_size": 2 * head, "intermediate_size": 4 * head,
+        "out_hidden_size": text["hidden_size"], "fullatt_block_indexes": [1],
+    }  # fmt: skip
+    torch.manual_seed(config.seed)
+    model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**data))
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
+    return prepare(model.to(_device()), config, None), processor
+
+
+def prepare(model: Any, config: RunConfig, adapter: Path | None) -> Any:
+    """`model` with what `config` lets learn: LoRA (a new one, or that in `adapter`), or in full.
+
+    Raises:
+        ModelError: `adapter` has another rank than the configuration.
+    """
+    if config.adapter == "lora":
+        return _with_lora(model.requires_grad_(False), config, adapter)
+    model.requires_grad_(True)
+    model.model.visual.requires_grad_(config.tower == "trained")
+    return model
+
+
+def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
+    """What training takes on each device, from the configuration alone.
+
+    Weights, gradients and AdamW's two moments by counting parameters, with autocast's bfloat16
+    copies of those that learn, and GRPO's second copy of a model that is trained in full (the
+    reference that beta holds it to). Activations a layer and token after Korthikanti et al. 2022
+    (arXiv 2205.05198, section 4.1) without the attention matrix, which sdpa never keeps, and with
+    Qwen's gated MLP: 17 h + 8 i bytes at 2 bytes a value (h hidden, i intermediate size); with
+    gradient checkpointing 2 h a layer, and one layer in full. The head's logits are computed in
+    tiles and take next to nothing. Sharded (FSDP, DeepSpeed), all but the activations is shared.
+    """
+    shape = _config(base)
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(shape)
+    total = sum(p.numel() for p in model.parameters())
+    tower = sum(p.numel() for p in model.model.visual.parameters())
+    half = config.precision == "bfloat16"
+    if config.adapter == "lora":
+        learning = sum(
+            config.lora.rank * (module.in_features + module.out_features)
+            for name, module in model.named_modules()
+            if re.fullmatch(LANGUAGE_LAYERS, name)
+        )
+        weights = (2 if half else 4) * total + 4 * learning
+    else:
+        learning = total if config.tower == "trained" else total - tower
+        weights = 4 * total
+        if stage == "grpo" and config.grpo.beta > 0:
+            weights *= 2
+    copies = 2 * learning if half else 0
+    shards = runs.processes() if _sharded() else 1
+    return Memory(
+        weights=(weights + copies) // shards,
+        gradients=4 * learning // shards,
+        optimizer=8 * learning // shards,
+        activations=_activations(shape, config, stage),
+    )
+
+
+def refuse_too_big(base: Base, config: RunConfig, stage: Stage, free: int | None = None) -> Memory:
+    """The estimate, if it fits into `free` bytes (by default what is free on this device).
+
+    Raises:
+        PrerequisiteError: it does not; says what would.
+    """
+    needed = estimate(base, config, stage)
+    free = free_memory() if free is None else free
+    if needed.total <= free:
+        return needed
+    raise PrerequisiteError(
+        f"{config.base} needs {needed}, {_size(free)} are free; "
+        f"{_what_fits(base, config, stage, free)}"
+    )
+
+
+def free_memory() -> int:
+    """Bytes free on the device that training would use."""
+    device = torch.device(_device())
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def _of_run(folder: Path) -> Base:
+    if (folder / "model").is_dir():
+        return Base(folder / "model", None)
+    if (folder / "adapter").is_dir():
+        return Base(find(runs.find_run(folder).config.base).folder, folder / "adapter")
+    raise UsageError(f"{folder}: this run has not finished; go on with it by --resume")
+
+
+def _refuse_other_family(folder: Path) -> None:
+    try:
+        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = content.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}: no readable config.json; give a model's folder") from error
+    if found != ARCHITECTURE:
+        raise ModelError(
+            f"{folder}: holds a {found!r} model, but training knows Qwen2.5-VL ({ARCHITECTURE}) "
+            "alone; another family would need its own processor, collation of pictures and LoRA "
+            "layers"
+        )
+
+
+def _config(base: Base) -> Qwen2_5_VLConfig:
+    try:
+        return Qwen2_5_VLConfig.from_pretrained(base.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{base.folder}: config.json cannot be used ({error})") from error
+
+
+def _device() -> str:
+    """This process's own; `LOCAL_RANK` is set by torchrun and accelerate."""
+    if torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    return "cpu"
+
+
+def _with_lora(model: Any, config: RunConfig, adapter: Path | None) -> Any:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    torch.manual_seed(config.seed)
+    with warnings.catch_warnings():
+        # peft asks transformers for things under their old names.
+        warnings.simplefilter("ignore", FutureWarning)
+        if adapter is None:
+            lora = LoraConfig(
+                r=config.lora.rank,
+                lora_alpha=config.lora.alpha,
+                lora_dropout=config.lora.dropout,
+                target_modules=LANGUAGE_LAYERS,
+                task_type="CAUSAL_LM",
+            )
+            return get_peft_model(model, lora)
+        opened = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+    rank = opened.peft_config["default"].r
+    if rank != config.lora.rank:
+        raise ModelError(f"{adapter}: of rank {rank}; set lora: {{rank: {rank}}} to go on with it")
+    return opened
+
+
+def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> int:
+    text, vision = shape.text_config, shape.vision_config
+    side = config.image_size // (vision.patch_size * vision.spatial_merge_size)
+    answer = config.grpo.max_completion if stage == "grpo" else 0
+    tokens = _PICTURES * side**2 + _TEXT_TOKENS + answer
+    sequences = config.grpo.micro if stage == "grpo" else config.sft.micro
+    layer = 17 * text.hidden_size + 8 * text.intermediate_size
+    if config.gradient_checkpointing:
+        kept = 2 * text.hidden_size * text.num_hidden_layers + layer
+    else:
+        kept = layer * text.num_hidden_layers
+    patches = _PICTURES * (config.image_size // vision.patch_size) ** 2
+    one = 17 * vision.hidden_size + 8 * vision.intermediate_size
+    seen = one * (vision.depth if config.tower == "trained" else 1)
+    width = 1 if config.precision == "bfloat16" else 2
+    return int(sequences * (tokens * kept + patches * seen) * width)
+
+
+def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:
+    fewer: dict[str, Any] = {stage: {"micro": 1}}
+    tries = [
+        ("micro: 1", fewer),
+        ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
+        ("micro: 1 with gradient_checkpointing", {**fewer, "gradient_checkpointing": True}),
+        (
+            "adapter: lora in bfloat16, with micro: 1 and gradient_checkpointing",
+            {
+                **fewer,
+                "gradient_checkpointing": True,
+                "adapter": "lora",
+                "tower": "frozen",
+                "precision": "bfloat16",
+            },
+        ),
+    ]
+    for words, flags in tries:
+        needed = estimate(base, changed(config, **flags), stage)
+        if needed.total <= free:
+            return f"{words} would fit ({_size(needed.total)})"
+    return "nothing would fit: take a smaller base or image_size, or share it (FSDP)"
+
+
+def _sharded() -> bool:
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "").lower() in ("1", "true") for name in names)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,278 @@
+"""A run's folder: what it is bound to, what it has measured, and how two runs differ.
+
+    config.yaml       the whole configuration; a folder belongs to one
+    run.json          stage, seed, base and its fingerprint, git commit, versions, data hashes
+    metrics.jsonl     one line a log entry; `tensorboard/` holds the same
+    samples.jsonl     rationales of the same few pictures over time
+    curves.png        the metrics drawn
+    checkpoints/      checkpoint-STEP; one with the file `whole` is complete
+    model/, adapter/  the result: a model folder, or a LoRA adapter of the base
+
+This module loads no torch. In a run of several processes the first one writes.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lad_agent.errors import NotFound, UsageError
+from lad_agent.training import config as configs
+from lad_agent.training.config import RunConfig, Stage
+
+WHOLE = "whole"
+"""The file that marks a checkpoint as completely written."""
+
+_VERSIONS = ("torch", "transformers", "trl", "peft")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder bound to a configuration and a stage."""
+
+    folder: Path
+    stage: Stage
+    config: RunConfig
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.folder / "samples.jsonl"
+
+
+def open_run(
+    folder: Path,
+    stage: Stage,
+    config: RunConfig,
+    *,
+    base: str,
+    data: Mapping[str, str],
+    resume: bool = False,
+) -> Run:
+    """Bind `folder` to a run, or find it bound to the same one.
+
+    `base` is the fingerprint of the starting model, `data` a hash for every product. On resume what
+    was measured after the last whole checkpoint is forgotten, and half-written checkpoints go.
+
+    Raises:
+        UsageError: the folder holds another run, or one to be resumed, or cannot be written; or
+            there is nothing to resume.
+    """
+    run = Run(folder, stage, config)
+    if not first_process():
+        return run
+    record = {
+        "stage": stage,
+        "seed": config.seed,
+        "base": {"name": config.base, "fingerprint": base},
+        "data": dict(data),
+        "git": git_commit(),
+        "versions": {
+            "lad-agent": metadata.version("lad-agent"),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _VERSIONS},
+        },
+    }
+    try:
+        if (folder / "run.json").exists():
+            _refuse_other(run, record)
+            if not resume:
+                raise UsageError(f"{folder} holds this run already; --resume goes on with it")
+            _step_back(run)
+        elif resume:
+            raise UsageError(f"{folder}: no run to resume; leave --resume out to start one")
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} holds other things; name a new folder")
+        else:
+            run.checkpoints.mkdir(parents=True)
+            write_whole(folder / "config.yaml", configs.dump(config))
+            write_whole(folder / "run.json", json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
+    return run
+
+
+def find_run(folder: Path) -> Run:
+    """The run that `folder` holds.
+
+    Raises:
+        NotFound: it holds none.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        text = (folder / "config.yaml").read_text(encoding="utf-8")
+        stage: Stage = record["stage"]
+    except (OSError, ValueError, KeyError) as error:
+        raise NotFound(f"{folder}: holds no run of lad-agent train") from error
+    return Run(folder, stage, configs.parse(text, str(folder / "config.yaml")))
+
+
+def last_checkpoint(run: Run) -> Path | None:
+    """The checkpoint of the highest step that was completely written."""
+    whole = [path for path in _checkpoints(run) if (path / WHOLE).exists()]
+    return max(whole, key=_step_of, default=None)
+
+
+def half_written(run: Run) -> list[Path]:
+    """Checkpoints that were being written when the run ended."""
+    return [path for path in _checkpoints(run) if not (path / WHOLE).exists()]
+
+
+def add_line(path: Path, entry: Mapping[str, Any]) -> None:
+    """Append one JSON line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file; none where there is no file. A torn last line is left out."""
+    out = []
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            out.append(json.loads(line))
+        except ValueError:
+            break
+    return out
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there wholly or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def digest(parts: Iterable[str]) -> str:
+    """16 hex digits of SHA-256 over texts in any order, e.g. one for every example."""
+    joined = "\n".join(sorted(parts))
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def git_commit() -> str | None:
+    """The commit that the package's source lies in, with `+` where it was changed since."""
+
+    def ask(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def first_process() -> bool:
+    """Whether this is the process that writes, of those that a launcher has started."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def processes() -> int:
+    """How many processes share the run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def compare(found: Sequence[Run]) -> dict[str, Any]:
+    """What runs differ in and where they ended: `runs`, each with `folder`, `stage`, `step`,
+    `metrics` (the last value of each) and `config` (the keys in which any two differ)."""
+    values = [configs.flat(run.config) for run in found]
+    names = dict.fromkeys(name for flat in values for name in flat)
+    differ = [n for n in names if len({json.dumps(flat.get(n)) for flat in values}) > 1]
+    out = []
+    for run, flat in zip(found, values, strict=True):
+        last = last_metrics(run)
+        out.append(
+            {
+                "folder": str(run.folder),
+                "stage": run.stage,
+                "step": last.pop("step", 0),
+                "metrics": last,
+                "config": {name: flat.get(name) for name in differ},
+            }
+        )
+    return {"runs": out}
+
+
+def last_metrics(run: Run) -> dict[str, Any]:
+    """The last value of every metric, and the last `step`."""
+    out: dict[str, Any] = {}
+    for entry in read_lines(run.metrics):
+        out |= entry
+    return out
+
+
+def table(compared: Mapping[str, Any]) -> str:
+    """What `compare` found, as a Markdown table with one column a run."""
+    found = compared["runs"]
+    names = [Path(run["folder"]).name for run in found]
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(found) + 1) + "|"]
+
+    def row(name: str, cells: Iterable[Any]) -> None:
+        lines.append(f"| {name} | " + " | ".join(map(_cell, cells)) + " |")
+
+    row("stage", [run["stage"] for run in found])
+    row("step", [run["step"] for run in found])
+    for section in ("config", "metrics"):
+        for name in dict.fromkeys(n for run in found for n in run[section]):
+            row(name, [run[section].get(name) for run in found])
+    return "\n".join(lines)
+
+
+def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
+    held = find_run(run.folder)
+    written = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    old, new = configs.flat(held.config), configs.flat(run.config)
+    differ = [name for name in new if new[name] != old.get(name)]
+    if held.stage != run.stage:
+        differ.insert(0, "stage")
+    differ += [
+        what
+        for what, same in (
+            ("the base's weights", written["base"] == record["base"]),
+            ("the data's content", written["data"] == record["data"]),
+        )
+        if not same
+    ]
+    if differ:
+        raise UsageError(
+            f"{run.folder} holds a run with another {', '.join(differ[:4])}; name a new folder"
+        )
+
+
+def _step_back(run: Run) -> None:
+    """Leave the folder as the last whole checkpoint found it."""
+    for path in half_written(run):
+        shutil.rmtree(path)
+    last = last_checkpoint(run)
+    step = _step_of(last) if last else 0
+    for path in (run.metrics, run.samples):
+        kept = [entry for entry in read_lines(path) if entry.get("step", 0) <= step]
+        write_whole(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))
+
+
+def _checkpoints(run: Run) -> list[Path]:
+    return list(run.checkpoints.glob("checkpoint-*"))
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,200 @@
+"""What a picture is asked in fine-tuning, and what it should answer.
+
+Every word comes from `lad_agent.protocol` and `lad_agent.rationale`, as in serving. Where the
+picture's content is known the answers list it; where only its label is, they say no more than the
+label does, in words that the evidence check leaves alone.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lad_agent import protocol, rationale, recipe
+from lad_agent.inputs import RECIPE_FILE
+from lad_agent.rationale import NOTHING, Count, Facts, Fit, Form, Value
+from lad_agent.recipe import Recipe, Region, Rule
+from lad_agent.training.config import Texts
+from lad_agent.training.pocket.rules import holding
+from lad_agent.training.pocket.sft import caption
+from lad_agent.training.sources import Example
+
+FAULT = "fault"
+"""What a caption tells of a picture whose content is not known."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked of one product: its rules, the part that is judged, pictures of good parts,
+    and the values that each attribute takes in the data."""
+
+    product: str
+    rules: tuple[Rule, ...]
+    region: Region
+    references: tuple[Path, ...]
+    values: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Text:
+    """One training text; `images` are the files of its pictures in the messages' order."""
+
+    messages: list[dict[str, Any]]
+    completion: str
+    images: tuple[Path, ...]
+    region: Region
+
+
+def tasks(examples: Iterable[Example]) -> dict[str, Task]:
+    """The task of every product among `examples`.
+
+    Rules and region are those of the nearest `recipe.yaml` in the pictures' folder or above it,
+    else those shipped for the product, else none. References are the good pictures for training,
+    else the recipe's.
+
+    Raises:
+        RecipeError: a recipe cannot be used.
+    """
+    grouped: dict[str, list[Example]] = {}
+    for example in examples:
+        grouped.setdefault(example.product, []).append(example)
+    return {product: _task(product, group) for product, group in grouped.items()}
+
+
+def draw(rng: np.random.Generator, example: Example, task: Task, shares: Texts) -> Text:
+    """A text about `example`, of a kind drawn by `shares`."""
+    kind = rng.random()
+    if kind < shares.caption:
+        return _caption(rng, example, task, whole=True)
+    if kind < shares.caption + shares.question:
+        return _caption(rng, example, task, whole=False)
+    return inspection(rng, example, task, other_rules=shares.other_rules)
+
+
+def inspection(
+    rng: np.random.Generator, example: Example, task: Task, *, other_rules: float = 0.0
+) -> Text:
+    """The message of an inspection; in `other_rules` of them its rules are changed, where the
+    picture's content is known: half of these all hold, in the rest one or two do not."""
+    rules, facts = task.rules, example.facts
+    if facts is not None and _all_known(rules):
+        if rng.random() < other_rules:
+            rules = _other_rules(rng, rules, facts, task.values)
+        statements = rationale.clauses(example.product, rules, facts)
+        anomalous = any(not statement.ok for statement in statements)
+        completion = protocol.answer_text(rationale.write(statements), anomalous)
+    else:
+        completion = protocol.answer_text(label_rationale(example), example.anomalous)
+    pool = [path for path in task.references if path != example.image]
+    shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
+    messages = protocol.messages(example.product, rules, len(shown))
+    return Text(messages, completion, (*shown, example.image), task.region)
+
+
+def label_rationale(example: Example) -> str:
+    """All that a label says, e.g. `R2 is broken: missing nut`."""
+    if not example.anomalous:
+        return "every rule holds, as in the reference"
+    cause = f": {_words(example.cause)}" if example.cause else ""
+    return f"{example.rule or 'a rule'} is broken{cause}"
+
+
+def order(seed: int, examples: int, count: int) -> list[int]:
+    """Which example comes at each of `count` positions: all of them in a new order every round."""
+    rng = np.random.default_rng([seed, 1])
+    rounds = [rng.permutation(examples) for _ in range(-(-count // examples))]
+    return [int(row) for row in np.concatenate(rounds)[:count]]
+
+
+def _task(product: str, group: Sequence[Example]) -> Task:
+    found = _recipe(product, group[0].image)
+    values: dict[str, set[str]] = {}
+    for example in group:
+        for subject, value in (example.facts.attributes if example.facts else {}).items():
+            values.setdefault(subject, set()).add(value)
+    good = [e.image for e in group if e.split == "train" and not e.anomalous]
+    return Task(
+        product,
+        found.rules if found else (),
+        found.region if found else Region(),
+        tuple(good) or (found.references if found else ()),
+        {subject: tuple(sorted(seen)) for subject, seen in values.items()},
+    )
+
+
+def _recipe(product: str, image: Path) -> Recipe | None:
+    for folder in image.resolve().parents:
+        if (folder / RECIPE_FILE).is_file():
+            return recipe.load(folder / RECIPE_FILE)
+    return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None
+
+
+def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: bool) -> Text:
+    facts = example.facts
+    if facts is None:
+        names = [FAULT]
+        cause = _words(example.cause or example.kind) if example.anomalous else NOTHING
+        facts = Facts(example.product, {}, {FAULT: cause})
+    else:
+        names = [*facts.places, *facts.attributes]
+        if not whole or rng.random() < 0.5:
+            names = [names[i] for i in rng.permutation(len(names))]
+        if not whole:
+            names = names[: int(rng.integers(1, min(3, len(names)) + 1))]
+    listing = protocol.caption_text(caption(facts, names))
+    return Text(protocol.caption_messages(names), listing, (example.image,), task.region)
+
+
+def _all_known(rules: Sequence[Rule]) -> bool:
+    return all(rationale.read_rule(rule.text) is not None for rule in rules)
+
+
+def _other_rules(
+    rng: np.random.Generator,
+    rules: Sequence[Rule],
+    facts: Facts,
+    values: Mapping[str, Sequence[str]],
+) -> tuple[Rule, ...]:
+    wrong: set[int] = set()
+    if rng.random() < 0.5:
+        count = min(len(rules), int(rng.integers(1, 3)))
+        wrong = set(rng.choice(len(rules), count, replace=False).tolist())
+    out = []
+    for index, rule in enumerate(rules):
+        form = rationale.read_rule(rule.text)
+        assert form is not None
+        if isinstance(form, Count):
+            noun = next((n for n in facts.places if rationale.same_noun(n, form.noun)), form.noun)
+            form = Count(noun, form.number)
+        made = _off(rng, form, facts, values) if index in wrong else holding(form, facts, rng)
+        out.append(Rule(id=rule.id, text=rationale.write_rule(made)))
+    return tuple(out)
+
+
+def _off(
+    rng: np.random.Generator, form: Form, facts: Facts, values: Mapping[str, Sequence[str]]
+) -> Form:
+    """A rule of that form which the picture breaks, if there is one."""
+    match form:
+        case Count(noun, _):
+            true = len(facts.places.get(noun, ()))
+            near = [n for n in range(max(0, true - 3), true + 4) if n != true]
+            return Count(noun, int(rng.choice(near)))
+        case Value(subject, _):
+            seen = facts.attributes.get(subject)
+            others = [v for v in values.get(subject, ()) if v not in (seen, NOTHING)]
+            return Value(subject, str(rng.choice(others))) if others else form
+        case Fit(subject, other, pairs):
+            told = [value for value, _ in pairs]
+            turned = told[1:] + told[:1]
+            return Fit(
+                subject, other, tuple((v, k) for v, (_, k) in zip(turned, pairs, strict=True))
+            )
+        case _:
+            return form
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

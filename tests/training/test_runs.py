@@ -1,0 +1,136 @@
+"""Run folders, without a model: bound to one run, gone on with, compared, drawn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from lad_agent.cli.train import app
+from lad_agent.errors import NotFound, UsageError
+from lad_agent.training import curves, runs
+from lad_agent.training.config import RunConfig, changed
+from lad_agent.training.runs import Run
+
+CONFIG = RunConfig(base="pocket")
+
+
+def _open(folder: Path, config: RunConfig = CONFIG, *, resume: bool = False) -> Run:
+    return runs.open_run(folder, "sft", config, base="b1", data={"toy": "d1"}, resume=resume)
+
+
+def _checkpoint(run: Run, step: int, *, whole: bool = True) -> Path:
+    path = run.checkpoints / f"checkpoint-{step}"
+    path.mkdir()
+    if whole:
+        (path / runs.WHOLE).touch()
+    return path
+
+
+def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
+    run = _open(tmp_path / "a")
+    record = json.loads((run.folder / "run.json").read_text())
+    assert (record["stage"], record["seed"], record["data"]) == ("sft", 0, {"toy": "d1"})
+    assert record["base"] == {"name": "pocket", "fingerprint": "b1"}
+    assert record["versions"]["torch"]
+    commit = record["git"]
+    assert commit is None or len(commit.rstrip("+")) == 40
+    assert runs.find_run(run.folder) == run
+
+
+def test_refusals(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(UsageError, match="no run to resume"):
+        _open(folder, resume=True)
+    _open(folder)
+    with pytest.raises(UsageError, match="--resume goes on"):
+        _open(folder)
+    other = changed(CONFIG, seed=1, sft={"steps": 3})
+    with pytest.raises(UsageError, match=r"another seed, sft\.steps; name a new folder"):
+        _open(folder, other, resume=True)
+    with pytest.raises(UsageError, match="another stage"):
+        runs.open_run(folder, "grpo", CONFIG, base="b1", data={"toy": "d1"}, resume=True)
+    with pytest.raises(UsageError, match="another the base's weights, the data's content"):
+        runs.open_run(folder, "sft", CONFIG, base="b2", data={"toy": "d2"}, resume=True)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "letter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other things"):
+        _open(full)
+    with pytest.raises(NotFound, match="holds no run"):
+        runs.find_run(full)
+
+
+def test_resume_forgets_what_came_after_the_last_whole_checkpoint(tmp_path: Path) -> None:
+    run = _open(tmp_path / "a")
+    for step in (9, 20, 100):
+        _checkpoint(run, step)
+    torn = _checkpoint(run, 110, whole=False)
+    for step in (90, 100, 105):
+        runs.add_line(run.metrics, {"step": step, "loss": 1.0})
+        runs.add_line(run.samples, {"step": step, "said": "é"})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 11')
+    _open(tmp_path / "a", resume=True)
+    last = runs.last_checkpoint(run)
+    assert last is not None
+    assert last.name == "checkpoint-100"
+    assert not torn.exists()
+    for path in (run.metrics, run.samples):
+        assert [entry["step"] for entry in runs.read_lines(path)] == [90, 100]
+
+
+def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
+    run = _open(tmp_path / "a")
+    runs.add_line(run.metrics, {"step": 5, "loss": 1.0})
+    _open(tmp_path / "a", resume=True)
+    assert runs.last_checkpoint(run) is None
+    assert runs.read_lines(run.metrics) == []
+
+
+def test_only_the_first_process_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    _open(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_digest_knows_no_order() -> None:
+    assert runs.digest(["a", "b"]) == runs.digest(["b", "a"]) != runs.digest(["a", "c"])
+
+
+def test_compare(tmp_path: Path) -> None:
+    first = _open(tmp_path / "first")
+    second = _open(tmp_path / "second", changed(CONFIG, sft={"learning_rate": 0.01}))
+    runs.add_line(first.metrics, {"step": 10, "loss": 2.0, "entropy": 0.5})
+    runs.add_line(first.metrics, {"step": 20, "loss": 1.23456})
+    found = runs.compare([first, second])
+    assert [run["step"] for run in found["runs"]] == [20, 0]
+    assert found["runs"][0]["metrics"] == {"loss": 1.23456, "entropy": 0.5}
+    assert found["runs"][1]["config"] == {"sft.learning_rate": 0.01}
+    lines = runs.table(found).splitlines()
+    assert lines[0] == "| | first | second |"
+    assert "| sft.learning_rate | 0.0001 | 0.01 |" in lines
+    assert "| loss | 1.235 | - |" in lines
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_compare_on_the_command_line(tmp_path: Path) -> None:
+    run = _open(tmp_path / "first")
+    runs.add_line(run.metrics, {"step": 10, "loss": 2.0})
+    ran = CliRunner().invoke(app, ["compare", str(run.folder), "--json"])
+    assert json.loads(ran.stdout)["runs"][0]["metrics"] == {"loss": 2.0}
+    assert "| loss | 2 |" in CliRunner().invoke(app, ["compare", str(run.folder)]).stdout
+
+
+def test_curves(tmp_path: Path) -> None:
+    run = _open(tmp_path / "a")
+    assert curves.write(run) is None
+    for step in range(5):
+        runs.add_line(run.metrics, {"step": step, "loss": 1 / (step + 1), "reward": step})
+    drawn = curves.write(run)
+    assert drawn is not None
+    with Image.open(drawn) as image:
+        assert image.width > 500

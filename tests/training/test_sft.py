@@ -1,0 +1,403 @@
+"""Texts from pictures, and fine-tuning the toy for a few real steps: stopped, resumed, shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from lad_agent import protocol, rationale
+from lad_agent.errors import CheckFailed, PrerequisiteError, UnreadableInput, UsageError
+from lad_agent.rationale import Facts
+from lad_agent.reasoners.checkpoint import load_checkpoint
+from lad_agent.reasoners.processing import new_processor
+from lad_agent.recipe import Region, Rule
+from lad_agent.training import callbacks, runs, sft, texts
+from lad_agent.training.config import RunConfig, Texts, changed, dump
+from lad_agent.training.sources import Example
+from lad_agent.training.texts import Task, Text
+from tests.reasoners import toy
+
+FACTS = Facts("toy", {"lamps": ["A1", "B2"], "nuts": []}, {"colour": "red", "cap": "blue"})
+RULES = (
+    Rule(id="R1", text="exactly 2 lamps"),
+    Rule(id="R2", text="colour is red"),
+    Rule(id="R3", text="cap fits colour: blue for red, green for amber"),
+)
+TASK = Task("toy", RULES, Region(), (Path("g.png"),), {"colour": ("amber", "red")})
+SHOWN = Example(Path("q.png"), "0" * 64, "toy", "train", "good", facts=FACTS)
+BAD = Example(Path("b.png"), "1" * 64, "toy", "train", "bad", cause="missing_nut", rule="R2")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    tokens = toy.tokenizer()
+    toy.network(tokens).eval().save_pretrained(folder)
+    new_processor(tokens, toy.CHAT_TEMPLATE, toy.SIZE).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's own folder: 12 good and 12 bad pictures of 64 px, with a recipe."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    toy.write_recipe(folder)
+    for number in range(12):
+        for name, colour in (("good", toy.DARK), ("bad/no_lamp", toy.BRIGHT)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            toy.picture(colour, number, 64).save(folder / name / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(base: Path, pictures: Path) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "base": str(base),
+            "adapter": "lora",
+            "image_size": toy.SIZE,
+            "data": {"paths": [str(pictures)]},
+            "log_every": 1,
+            "checkpoint_every": 2,
+            "samples_every": 2,
+            "samples": 2,
+            "sft": {"steps": 4, "batch": 4, "micro": 2, "learning_rate": 0.01, "warmup": 0},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """An uninterrupted run, and what it said."""
+    out, said = tmp_path_factory.mktemp("runs") / "whole", list[str]()
+    assert sft.train(config, out, say=said.append) == out / "adapter"
+    return out, said
+
+
+def _weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "adapter" / "adapter_model.safetensors")
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], within: float = 0.0) -> bool:
+    return a.keys() == b.keys() and all(
+        torch.allclose(a[name], b[name], rtol=0, atol=within) for name in a
+    )
+
+
+# --- texts
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_inspections_of_known_content_are_true_and_consistent(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    text = texts.inspection(rng, SHOWN, TASK, other_rules=1.0)
+    answer = protocol.parse(text.completion)
+    assert answer is not None
+    asked = text.messages[1]["content"][-2]["text"].splitlines()[1:-1]
+    rules = [Rule(id=line.split()[0], text=line.split(maxsplit=1)[1]) for line in asked]
+    assert answer.rationale == rationale.write(rationale.clauses("toy", rules, FACTS))
+    told, why = rationale.check_evidence(answer.rationale, answer.anomalous, "toy", rules)
+    assert (told, why) == ("consistent", None)
+
+
+def test_changed_rules_give_both_answers_to_one_picture() -> None:
+    answers = []
+    for seed in range(200):
+        text = texts.inspection(np.random.default_rng(seed), SHOWN, TASK, other_rules=1.0)
+        answer = protocol.parse(text.completion)
+        assert answer is not None
+        answers.append(answer.anomalous)
+    assert 0.3 < sum(answers) / len(answers) < 0.6
+
+
+def test_unchanged_rules_are_the_message_of_serving() -> None:
+    text = texts.inspection(np.random.default_rng(0), SHOWN, TASK)
+    assert text.messages == protocol.messages("toy", RULES, 1)
+    assert text.images == (Path("g.png"), Path("q.png"))
+    assert text.completion.endswith("<answer>no</answer>")
+
+
+def test_a_label_says_no_more_than_it_knows() -> None:
+    text = texts.inspection(np.random.default_rng(0), BAD, TASK, other_rules=1.0)
+    assert text.messages == protocol.messages("toy", RULES, 1)
+    assert text.completion == protocol.answer_text("R2 is broken: missing nut", True)
+    answer = protocol.parse(text.completion)
+    assert answer is not None
+    assert rationale.check_evidence(answer.rationale, True, "toy", RULES)[0] == "unchecked"
+    good = replace(BAD, kind="good", cause=None, rule=None)
+    assert "holds" in texts.label_rationale(good)
+    assert texts.label_rationale(replace(BAD, rule=None, cause=None)) == "a rule is broken"
+
+
+def test_a_picture_is_not_its_own_reference() -> None:
+    alone = replace(TASK, references=(SHOWN.image,))
+    text = texts.inspection(np.random.default_rng(0), SHOWN, alone)
+    assert text.images == (SHOWN.image,)
+    assert text.messages == protocol.messages("toy", RULES, 0)
+
+
+def test_captions_and_questions() -> None:
+    captions = Texts(caption=1, question=0, inspection=0)
+    questions = Texts(caption=0, question=1, inspection=0)
+    asked = set()
+    for seed in range(40):
+        whole = texts.draw(np.random.default_rng(seed), SHOWN, TASK, captions)
+        assert all(name in whole.completion for name in ("lamps at A1, B2: 2", "nuts: 0", "red"))
+        part = texts.draw(np.random.default_rng(seed), SHOWN, TASK, questions)
+        asked.add(part.messages[1]["content"][0]["text"])
+        assert part.images == (SHOWN.image,)
+    assert len(asked) > 8
+    label = texts.draw(np.random.default_rng(0), BAD, TASK, captions)
+    assert label.completion == "<think>product: toy; fault: missing nut</think>"
+
+
+def test_tasks_find_recipe_and_references(pictures: Path, tmp_path: Path) -> None:
+    image = pictures / "good" / "00.png"
+    found = texts.tasks([replace(SHOWN, image=image)])["toy"]
+    assert (found.rules, found.references) == (toy.RULES, (image,))
+    assert found.values == {"cap": ("blue",), "colour": ("red",)}
+    bare = texts.tasks([replace(BAD, image=tmp_path / "x.png")])["toy"]
+    assert (bare.rules, bare.references) == ((), ())
+
+
+@given(examples=st.integers(1, 30), count=st.integers(1, 100), seed=st.integers(0, 1000))
+def test_order_shows_each_picture_equally_often(examples: int, count: int, seed: int) -> None:
+    order = texts.order(seed, examples, count)
+    seen = np.bincount(order, minlength=examples)
+    assert len(order) == count
+    assert seen.max() - seen.min() <= 1
+    assert texts.order(seed, examples, count + 1)[:count] == order
+
+
+# --- batches
+
+
+def test_a_batch_supervises_the_completion_and_holds_every_picture(
+    base: Path, pictures: Path
+) -> None:
+    processor = load_checkpoint(base, device="cpu").processor
+    good, bad = pictures / "good" / "00.png", pictures / "bad" / "no_lamp" / "00.png"
+    two = Text(protocol.messages("toy", RULES), "<think>a</think>", (good, bad), Region())
+    one = Text(protocol.caption_messages(["lamps"]), "<think>longer</think>", (bad,), Region())
+    batch = sft.collate([two, one], processor, toy.SIZE)
+    tokens = processor.tokenizer
+    for row, text in enumerate((two, one)):
+        kept = batch["labels"][row] != sft.IGNORE
+        assert tokens.decode(batch["labels"][row][kept]) == f"{text.completion}<|im_end|>"
+        assert bool((batch["input_ids"][row][kept] == batch["labels"][row][kept]).all())
+        assert not bool(batch["mm_token_type_ids"][row][kept].any())
+    assert batch["image_grid_thw"].tolist() == [[1, 4, 4]] * 3
+    assert int(batch["mm_token_type_ids"].sum()) == 3 * 4
+    first, second, third = batch["pixel_values"].split(16)
+    assert float(first.mean()) < float(second.mean())
+    assert bool((second == third).all())
+
+
+def test_a_picture_that_is_gone_is_not_replaced(base: Path, tmp_path: Path) -> None:
+    processor = load_checkpoint(base, device="cpu").processor
+    text = Text(protocol.caption_messages(["x"]), "y", (tmp_path / "gone.png",), Region())
+    with pytest.raises(UnreadableInput, match=r"gone\.png: no such file"):
+        sft.collate([text], processor, toy.SIZE)
+
+
+# --- runs
+
+
+def test_a_run_leaves_everything(whole: tuple[Path, list[str]], config: RunConfig) -> None:
+    out, said = whole
+    assert "licence unknown" in said[0]
+    entries = runs.read_lines(out / "metrics.jsonl")
+    assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
+    assert entries[-1]["loss"] < entries[0]["loss"]
+    samples = runs.read_lines(out / "samples.jsonl")
+    assert [(s["step"], Path(s["image"]).parent.name) for s in samples] == [
+        (2, "good"), (2, "no_lamp"), (4, "good"), (4, "no_lamp"),
+    ]  # fmt: skip
+    assert {s["wanted"][-12:] for s in samples} == {"yes</answer>", ">no</answer>"}
+    assert list((out / "tensorboard").glob("events.*"))
+    assert (out / "curves.png").stat().st_size > 10_000
+    assert (out / "config.yaml").read_text() == dump(config)
+    checkpoints = {path.name for path in (out / "checkpoints").glob("checkpoint-*")}
+    assert checkpoints == {"checkpoint-2", "checkpoint-4"}
+    assert not (out / "adapter" / "training_args.bin").exists()
+
+
+def test_the_adapter_serves(whole: tuple[Path, list[str]], base: Path) -> None:
+    loaded = load_checkpoint(base, device="cpu", adapter=whole[0] / "adapter")
+    assert loaded.fingerprint != load_checkpoint(base, device="cpu").fingerprint
+
+
+def test_finished_runs_are_not_run_again(whole: tuple[Path, list[str]], config: RunConfig) -> None:
+    with pytest.raises(UsageError, match="has finished"):
+        sft.train(config, whole[0], resume=True)
+    with pytest.raises(UsageError, match="--resume goes on"):
+        sft.train(config, whole[0])
+
+
+class _AtStep(TrainerCallback):  # type: ignore[misc]
+    """Does something after one step."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        self.step, self.act = step, act
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            self.act()
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, *more: TrainerCallback) -> None:
+    own = callbacks.watchers
+    monkeypatch.setattr(callbacks, "watchers", lambda *a, **k: [*more, *own(*a, **k)])
+
+
+def test_sigterm_saves_and_resume_ends_where_an_uninterrupted_run_does(
+    whole: tuple[Path, list[str]],
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        _with(patched, _AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert sft.train(config, tmp_path / "run", say=said.append) is None
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert said[-1] == "stopped at step 3 of 4; --resume goes on"
+    assert not (tmp_path / "run" / "adapter").exists()
+    sft.train(config, tmp_path / "run", resume=True, say=said.append)
+    assert _same(_weights(tmp_path / "run"), _weights(whole[0]))
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        own, other = (runs.read_lines(out / name) for out in (tmp_path / "run", whole[0]))
+        assert [e["step"] for e in own] == [e["step"] for e in other]
+        assert [e.get("loss", e.get("said")) for e in own] == [
+            e.get("loss", e.get("said")) for e in other
+        ]
+
+
+def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(
+    whole: tuple[Path, list[str]],
+    config: RunConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+
+    def fill() -> None:
+        # What must be written second is already there, and no file: the write fails half-way.
+        (run / "checkpoints" / "checkpoint-4" / "optimizer.pt").mkdir(parents=True)
+
+    with monkeypatch.context() as patched:
+        _with(patched, _AtStep(3, fill))
+        said = r"checkpoint-4 could not be written.*checkpoint-2 is whole: free room, then --resume"
+        with pytest.raises(PrerequisiteError, match=said):
+            sft.train(config, run)
+    sft.train(config, run, resume=True)
+    assert _same(_weights(run), _weights(whole[0]))
+
+
+def test_two_processes_learn_what_one_does(config: RunConfig, tmp_path: Path) -> None:
+    # Dropout is drawn by each process for itself.
+    plain = changed(config, samples=0, lora={"dropout": 0.0})
+    assert sft.train(plain, tmp_path / "one", say=lambda text: None)
+    (tmp_path / "config.yaml").write_text(dump(plain))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+        *("--nproc-per-node", "2", "-m", "lad_agent", "train", "sft"),
+        *("--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("pictures to learn from") == 1
+    one, two = (
+        [(e["loss"], e["grad_norm"]) for e in runs.read_lines(tmp_path / name / "metrics.jsonl")]
+        for name in ("one", "run")
+    )
+    assert len(one) == 4
+    assert np.allclose(one, two, rtol=1e-3)
+    assert _same(_weights(tmp_path / "run"), _weights(tmp_path / "one"), within=1e-3)
+
+
+def test_full_training_makes_a_model_folder(config: RunConfig, tmp_path: Path) -> None:
+    full = changed(config, adapter="full", samples=0, sft={"steps": 1}, checkpoint_every=1)
+    folder = sft.train(full, tmp_path / "run", say=lambda text: None)
+    assert folder == tmp_path / "run" / "model"
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["trained_on"] == ["toy"]
+    assert "products" not in card
+    base = load_file(Path(config.base) / "model.safetensors")
+    made = load_file(folder / "model.safetensors")
+    moved = {name for name in base if not torch.equal(base[name], made[name])}
+    assert moved
+    assert not any("visual" in name for name in moved)
+    load_checkpoint(folder, device="cpu")
+
+
+def test_dry_run(config: RunConfig) -> None:
+    said: list[str] = []
+    found = sft.dry_run(config, say=said.append)
+    assert found.seconds > 0
+    assert found.memory.total > 0
+    assert 0 < found.examples < 24
+    assert "licence" in said[0]
+
+
+# --- bad input
+
+
+def test_batch_that_cannot_be_shared(config: RunConfig, tmp_path: Path) -> None:
+    odd = changed(config, sft={"batch": 5})
+    with pytest.raises(UsageError, match=r"sft\.batch 5 is no multiple of 1 process x sft\.micro"):
+        sft.train(odd, tmp_path / "run", say=lambda text: None)
+
+
+def test_no_data(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--data PATH"):
+        sft.learn_from(changed(config, data={"paths": []}))
+
+
+def test_pictures_for_training_of_one_class(config: RunConfig, tmp_path: Path) -> None:
+    lines = ["image,label,split"]
+    for number in range(4):
+        toy.picture(toy.DARK, number, 64).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{'good' if number else 'bad'},{'train' if number else 'test'}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(CheckFailed, match="all 3 pictures for training are good"):
+        sft.learn_from(changed(config, data={"paths": [tmp_path]}))
+
+
+def test_an_unreadable_picture_stops_the_run_before_it_starts(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    data = tmp_path / "toy"
+    for name in ("good", "bad/x"):
+        (data / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), "red" if name == "good" else "blue").save(data / name / "a.png")
+    (data / "good" / "b.png").write_bytes(b"no picture")
+    with pytest.raises(CheckFailed, match=r"b\.png"):
+        sft.train(changed(config, data={"paths": [data]}), tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run").exists()
