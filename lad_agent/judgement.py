@@ -49,6 +49,7 @@ class Reason(StrEnum):
     MALFORMED = "malformed-answer"
     EVIDENCE_CONTRADICTS = "evidence-contradicts"
     LOW_CONFIDENCE = "low-confidence"
+    CALIBRATION_VOID = "calibration-void"
     SCORE_BETWEEN = "score-between-thresholds"
     TIMED_OUT = "timed-out"
     REASONER_FAILED = "reasoner-failed"

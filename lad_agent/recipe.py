@@ -1,8 +1,8 @@
 """What to inspect and how: product, rules, reference images and decision policy, as a YAML file.
 
 `task_version` hashes what the reasoner is asked (product, rules, references, region, image size);
-`recipe_version` adds the policy. A new threshold therefore keeps the task, and what was calibrated
-for it; a new rule does not.
+`recipe_version` adds the policy and the calibration. A new threshold therefore keeps the task, and
+what was calibrated for it; a new rule does not.
 """
 
 import difflib
@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lad_agent.confidence import Calibration
 from lad_agent.errors import NotFound, RecipeError
 
 SHIPPED = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
@@ -56,11 +57,16 @@ class Region(_Strict):
 
 
 class Policy(_Strict):
-    """When a judgement is a result, and when a person decides. See `lad_agent.policy.decide`."""
+    """When a judgement is a result, and when a person decides. See `lad_agent.policy.decide`.
+
+    `pass_confidence` and `reject_confidence` stand in for `min_confidence` where they are set.
+    """
 
     pass_below: Share = 0.5
     reject_above: Share = 0.5
     min_confidence: Share = 0.6
+    pass_confidence: Share | None = None
+    reject_confidence: Share | None = None
     sample_below: Share = 0.9
     samples: int = Field(default=8, ge=0, le=64)
     time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
@@ -73,6 +79,18 @@ class Policy(_Strict):
         return self
 
 
+class Calibrated(_Strict):
+    """Which calibration the policy's thresholds rest on; written by `lad-agent calibrate`.
+
+    `file` lies beside the recipe, `sha256` is that of its bytes. `promise` says in words what was
+    promised, for the reader alone.
+    """
+
+    file: str = Field(pattern=r"^[^/\\]+\.json$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    promise: str = Field(max_length=500)
+
+
 class RecipeFile(_Strict):
     """The YAML file's content, as written."""
 
@@ -82,6 +100,7 @@ class RecipeFile(_Strict):
     region: Region = Region()
     image_size: int = Field(default=196, ge=56, le=2240)
     policy: Policy = Policy()
+    calibration: Calibrated | None = None
 
     @model_validator(mode="after")
     def _unique_ids(self) -> "RecipeFile":
@@ -109,6 +128,7 @@ class Recipe:
     task_version: str
     recipe_version: str
     path: Path
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +161,10 @@ def load(path: Path) -> Recipe:
         "region": content.region.model_dump(),
         "image_size": content.image_size,
     }
-    whole = {**task, "policy": content.policy.model_dump()}
+    # What is not set is left out, so that a new setting changes no recipe's version.
+    whole = {**task, "policy": content.policy.model_dump(exclude_none=True)}
+    if content.calibration is not None:
+        whole["calibration"] = content.calibration.sha256
     return Recipe(
         product=content.product,
         rules=content.rules,
@@ -153,6 +176,7 @@ def load(path: Path) -> Recipe:
         task_version=_version(task),
         recipe_version=_version(whole),
         path=path.resolve(),
+        calibration=_calibration(path, content.calibration) if content.calibration else None,
     )
 
 
@@ -211,7 +235,27 @@ def _read(path: Path) -> tuple[RecipeFile | None, list[Fault]]:
                     f"reference image {name!r} is not there; paths are relative to the recipe",
                 )
             )
+    if content and content.calibration:
+        try:
+            _calibration(path, content.calibration)
+        except ValueError as error:
+            faults.append(Fault(lines[("calibration",)], str(error)))
     return content, sorted(faults, key=lambda fault: fault.line)
+
+
+def _calibration(path: Path, named: Calibrated) -> Calibration:
+    """The calibration that a recipe names, byte for byte as it was written."""
+    remedy = "run lad-agent calibrate again, or take calibration out of the recipe"
+    try:
+        data = (path.parent / named.file).read_bytes()
+    except OSError as error:
+        raise ValueError(f"calibration {named.file!r} is not there; {remedy}") from error
+    if hashlib.sha256(data).hexdigest() != named.sha256:
+        raise ValueError(f"calibration {named.file!r} was changed after it was made; {remedy}")
+    try:
+        return Calibration.model_validate_json(data)
+    except ValidationError as error:
+        raise ValueError(f"calibration {named.file!r} is of another version; {remedy}") from error
 
 
 def _walk(node: yaml.Node, at: tuple[str | int, ...], lines: dict[Any, int]) -> list[Fault]:

@@ -4,7 +4,19 @@ import sys
 
 import typer
 
-from lad_agent.cli import audit, doctor, evaluate, inspect, recipe, review, store, synth, train
+from lad_agent.cli import (
+    audit,
+    calibrate,
+    doctor,
+    evaluate,
+    inspect,
+    ledger,
+    recipe,
+    review,
+    store,
+    synth,
+    train,
+)
 from lad_agent.errors import LadAgentError
 
 app = typer.Typer(
@@ -17,13 +29,16 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect.inspect)
 app.add_typer(review.app, name="review")
-audit.app.command("verify")(store.verify)
+audit.app.command("verify")(ledger.verify)
+audit.app.command("keygen")(ledger.keygen)
+audit.app.command("head")(ledger.head)
 app.add_typer(audit.app, name="audit")
 app.add_typer(store.app, name="store")
 app.add_typer(recipe.app, name="recipe")
 app.command("synth")(synth.synth)
 app.add_typer(train.app, name="train")
 app.command("evaluate")(evaluate.evaluate)
+app.command("calibrate")(calibrate.calibrate)
 app.command("doctor")(doctor.doctor)
 
 
@@ -42,7 +57,13 @@ def main() -> None:
 
 def _missing(error: ImportError) -> None:
     """A package of an extra that is not installed is a prerequisite, anything else a fault."""
-    extras = {"cv2": "train", "datasets": "train", "trl": "train", "sklearn": "train"}
+    extras = {
+        "cv2": "train",
+        "datasets": "train",
+        "trl": "train",
+        "sklearn": "train",
+        "scipy": "train",
+    }
     extra = extras.get((error.name or "").partition(".")[0])
     if extra is None:
         raise error

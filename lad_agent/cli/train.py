@@ -84,6 +84,35 @@ def sft(
 
 
 @app.command()
+def grpo(
+    config: Annotated[str, typer.Option(help="A shipped configuration, or a YAML file.")],
+    out: Annotated[Path, typer.Option(help="The run's folder.")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Pictures to learn from; the pocket has its own without any."),
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Start from this model or run.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="As many steps.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of prompts, draws and adapter.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Let a reasoner learn from its own verdicts; several GPUs by accelerate launch."""
+    from lad_agent.training import config as configs
+
+    chosen = configs.changed(
+        configs.load(config),
+        base=base,
+        seed=seed,
+        data={"paths": data or None},
+        grpo={"steps": steps},
+    )
+    from lad_agent.training import grpo as stage
+
+    if stage.train(chosen, out, resume=resume, say=typer.echo) is None:
+        raise typer.Exit(143)
+
+
+@app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     as_json: options.Json = False,

@@ -7,24 +7,34 @@ are all right or all wrong teach nothing; `pool` chooses prompts by trying them 
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from PIL import Image
 from torch import distributed
-from transformers import TrainerCallback
+from transformers import GenerationConfig, TrainerCallback
 
-from lad_agent import protocol
+from lad_agent import images as pictures
+from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.training.config import Grpo
+from lad_agent.reasoners.processing import usable_size
+from lad_agent.training import bases, callbacks, curves, runs, sft, synloco, texts
+from lad_agent.training.config import Grpo, RunConfig
+from lad_agent.training.resuming import resumable
 from lad_agent.training.rewards import REWARDS, Case, accuracy
+from lad_agent.training.sft import Lessons
 from lad_agent.training.watch import Step, trouble
+
+Say = Callable[[str], None]
+ASKED_FROM = 10**9
+"""The position of the first prompt that only samples of rationales are taken from."""
 
 
 @dataclass(frozen=True)
@@ -51,89 +61,132 @@ def balanced(prompts: Prompts, positions: Iterable[int]) -> Iterator[int]:
             turn = not turn
 
 
-def train(
+def train(config: RunConfig, out: Path, *, resume: bool = False, say: Say = print) -> Path | None:
+    """Run GRPO into the run folder `out`; the folder of the model or adapter, None if stopped.
+
+    The prompts are about the pictures in `config.data`; without any, and for the pocket alone,
+    about SynLOCO's own.
+
+    Raises:
+        UsageError: `out` holds another run, the numbers of prompts, answers and processes do not
+            fit each other, or there is nothing to learn from.
+        CheckFailed: the data cannot be trained on, or the answers have collapsed, are cut off, or
+            teach nothing (`watch`).
+        ModelError, NotFound: the base cannot be used.
+        PrerequisiteError: it does not fit into memory, or a checkpoint could not be written.
+    """
+    section = config.grpo
+    base = bases.find(config.base)
+    told = say if runs.first_process() else _silent
+    if resume and (out / sft.result(config)).is_dir():
+        raise UsageError(f"{out}: this run has finished; its result is {out / sft.result(config)}")
+    told(bases.licence(base))
+    _micro_batches(section, runs.processes())
+    if base.adapter and config.adapter == "full" and section.beta:
+        raise UsageError(
+            f"{config.base}: full training of a LoRA run has no reference to hold to; "
+            "set grpo.beta to 0, or adapter to lora"
+        )
+    lessons, hashes = _lessons(config, told)
+    told(f"memory: about {bases.refuse_too_big(base, config, 'grpo')}")
+    run = runs.open_run(out, "grpo", config, base=base.fingerprint, data=hashes, resume=resume)
+    model, processor = bases.open_base(base, config)
+    prompts = about(lessons, config, processor) if lessons else _of_synloco(config)
+    asked = [prompts(ASKED_FROM + number) for number in range(config.samples)]
+    ask = partial(_say_of, processor, asked, section)
+    watchers = callbacks.watchers(run, steps=section.steps, ask=ask)
+    watch = Watch()
+    trainer = trainer_for(model, processor, prompts, config, run.folder, [watch, *watchers])
+    last = runs.last_checkpoint(run)
+    with callbacks.guarded(run), warnings.catch_warnings():
+        # TRL asks transformers for things under their old names.
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        step = trainer.state.global_step
+        ended = step == section.steps and watch.reason is None
+        products = lessons.products if lessons else list(synloco.PRODUCTS)
+        folder = sft.save(trainer, base, products, run) if ended else None
+    if runs.first_process():
+        curves.write(run)
+    if watch.reason:
+        raise CheckFailed(f"{out}: stopped at step {step}: {watch.reason}")
+    if folder is None:
+        told(f"stopped at step {step} of {section.steps}; --resume goes on")
+        return None
+    lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
+    told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
+    return folder
+
+
+def about(lessons: Lessons, config: RunConfig, processor: Any) -> Prompts:
+    """Prompts about labelled pictures, as an inspection asks; where a picture's content is known,
+    its rules are changed in `sft.texts.other_rules` of them."""
+    return partial(_about, lessons, config, usable_size(config.image_size, processor))
+
+
+def trainer_for(
     model: Any,
     processor: Any,
     prompts: Prompts,
-    config: Grpo,
-    out: Path,
-    callbacks: Sequence[TrainerCallback] = (),
-    *,
-    seed: int = 0,
-    save_every: int = 50,
-    peft: Any = None,
-    cpu: bool | None = None,
-) -> list[dict[str, float]]:
-    """Run GRPO in the folder `out`, going on from its last checkpoint. Returns the trainer's log.
+    config: RunConfig,
+    folder: Path,
+    watchers: Sequence[TrainerCallback] = (),
+) -> Any:
+    """TRL's GRPOTrainer, ready to train; checkpoints go to `folder`/checkpoints.
 
-    `model` is what a checkpoint folder held (TRL opens that folder again for the reference that
-    `beta` holds it to); `peft` a LoRA configuration, or None to train every weight that requires
-    a gradient. Within a torch.distributed group the processes share the groups of a step.
-
-    Raises:
-        UsageError: the numbers of prompts, answers and processes do not fit each other.
-        CheckFailed: the answers have collapsed, are cut off, or teach nothing (`watch`).
+    `model` learns what requires a gradient; where `beta` is above 0 and it has no LoRA, TRL opens
+    the folder that it was loaded from once more, as the reference to hold it to. Processes of a
+    torch.distributed group share the groups of a step.
     """
     from transformers import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
-    from trl import GRPOConfig as TrlConfig
-    from trl import GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer
 
-    world = distributed.get_world_size() if distributed.is_initialized() else 1
-    use_cpu = not torch.cuda.is_available() if cpu is None else cpu
-    last = get_last_checkpoint(str(out)) if out.exists() else None
-    done = int(last.rsplit("-", 1)[1]) if last else 0
-    feed = Feed(prompts, config, out)
-    watcher = _Watcher()
-    arguments = TrlConfig(
-        output_dir=str(out),
-        max_steps=config.steps,
-        per_device_train_batch_size=config.micro,
-        gradient_accumulation_steps=_micro_batches(config, world),
-        num_generations=config.num_generations,
-        max_completion_length=config.max_completion,
-        temperature=config.temperature,
-        beta=config.beta,
+    section = config.grpo
+    on_gpu = torch.cuda.is_available()
+    feed = Feed(prompts, section, folder)
+    arguments = GRPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=section.steps,
+        per_device_train_batch_size=section.micro,
+        gradient_accumulation_steps=_micro_batches(section, runs.processes()),
+        num_generations=section.num_generations,
+        max_completion_length=section.max_completion,
+        temperature=section.temperature,
+        beta=section.beta,
+        # Every token of a step weighs the same: no reward for long answers or short ones.
         loss_type="dapo",
-        learning_rate=config.learning_rate,
+        reward_weights=list(section.rewards.values()),
+        shuffle_dataset=False,
+        learning_rate=section.learning_rate,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=config.warmup,
-        adam_beta2=0.98,
+        warmup_steps=min(section.warmup, section.steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
-        reward_weights=list(config.rewards.values()),
-        shuffle_dataset=False,
-        seed=seed,
-        use_cpu=use_cpu,
-        bf16=not use_cpu,
-        activation_checkpointing=not use_cpu,
-        report_to="none",
-        logging_steps=1,
-        save_steps=save_every,
-        save_total_limit=2,
+        seed=config.seed,
+        use_cpu=not on_gpu,
+        ddp_backend="gloo" if runs.processes() > 1 and not on_gpu else None,
+        bf16=config.precision == "bfloat16",
+        activation_checkpointing=config.gradient_checkpointing,
         ddp_find_unused_parameters=False,
+        report_to="none",
         disable_tqdm=True,
+        logging_steps=1,
+        save_strategy="steps",
+        save_steps=config.checkpoint_every,
+        save_total_limit=config.keep_checkpoints,
     )
-    trainer = GRPOTrainer(
+    trainer = resumable(GRPOTrainer)(
         model=model,
-        reward_funcs=[_reward(name) for name in config.rewards],
+        reward_funcs=[_reward(name) for name in section.rewards],
         args=arguments,
         train_dataset=feed.dataset(),
         processing_class=processor,
-        peft_config=peft,
-        callbacks=[watcher, *callbacks],
+        callbacks=list(watchers),
     )
     trainer.remove_callback(PrinterCallback)
-    if config.pool:
-        feed.refill(trainer.model, processor, done)
-        trainer.add_callback(_Refresher(feed, processor))
-    with warnings.catch_warnings():
-        # TRL asks transformers for things under their old names.
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer.train(resume_from_checkpoint=last)
-    if watcher.reason:
-        raise CheckFailed(f"{out}: stopped at step {trainer.state.global_step}: {watcher.reason}")
-    return list(trainer.state.log_history)
+    if section.pool:
+        trainer.add_callback(Refresh(feed, processor))
+    return trainer
 
 
 class Feed:
@@ -181,7 +234,7 @@ class Feed:
         number = step // self.config.refresh
         if number < len(self.pools):
             return
-        if _rank() == 0:
+        if runs.first_process():
             tried = self._next_untried()
             positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
             entry = {"step": step, "from": tried, "to": end, "alive": alive, "positions": positions}
@@ -237,39 +290,106 @@ def choose(
     return [p for pair in zip(*sides, strict=False) for p in pair], found / (at - start), at
 
 
-@torch.inference_mode()
 def right(
     model: Any, processor: Any, prompts: Sequence[Prompt], config: Grpo, seed: int
 ) -> list[float]:
     """Share of right verdicts among `num_generations` sampled answers to each prompt."""
-    texts = [
-        processor.apply_chat_template(p.messages, add_generation_prompt=True, tokenize=False)
-        for p in prompts
-    ]
-    inputs = processor(
-        text=texts, images=[list(p.images()) for p in prompts],
-        padding=True, padding_side="left", return_tensors="pt",
-    ).to(model.device)  # fmt: skip
-    training = model.training
-    model.eval()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        answers = model.generate(
-            **inputs,
-            do_sample=True,
-            temperature=config.temperature,
-            num_return_sequences=config.num_generations,
+        told = _answers(model, processor, prompts, config, draws=config.num_generations)
+    return [
+        sum(accuracy(text, prompt.case) for text in own) / len(own)
+        for prompt, own in zip(prompts, told, strict=True)
+    ]
+
+
+@torch.no_grad()
+def _answers(
+    model: Any, processor: Any, prompts: Sequence[Prompt], config: Grpo, *, draws: int
+) -> list[list[str]]:
+    """`draws` sampled answers to each prompt, or the greedy one where it is 0."""
+    inputs = processor(
+        text=[
+            processor.apply_chat_template(p.messages, add_generation_prompt=True, tokenize=False)
+            for p in prompts
+        ],
+        images=[list(p.images()) for p in prompts],
+        padding=True, padding_side="left", return_tensors="pt",
+    ).to(model.device)  # fmt: skip
+    sampling = {
+        "do_sample": True, "temperature": config.temperature, "num_return_sequences": draws,
+        "top_k": 0, "top_p": 1.0,
+    }  # fmt: skip
+    training = model.training
+    model.eval()
+    made = model.generate(
+        **inputs,
+        # A shipped model brings penalties and cut-offs of its own, which would bend the draws.
+        generation_config=GenerationConfig(
             max_new_tokens=config.max_completion,
-        )
-    model.train(training)
-    told = processor.batch_decode(
-        answers[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            repetition_penalty=1.0,
+            eos_token_id=processor.tokenizer.eos_token_id,
+            pad_token_id=processor.tokenizer.pad_token_id,
+            **(sampling if draws else {"do_sample": False}),
+        ),
     )
-    shares = []
-    for row, prompt in enumerate(prompts):
-        own = told[row * config.num_generations : (row + 1) * config.num_generations]
-        shares.append(sum(accuracy(text, prompt.case) for text in own) / len(own))
-    return shares
+    model.train(training)
+    said = processor.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    size = max(draws, 1)
+    return [said[row * size : (row + 1) * size] for row in range(len(prompts))]
+
+
+def _say_of(
+    processor: Any, prompts: Sequence[Prompt], config: Grpo, model: Any
+) -> list[Mapping[str, Any]]:
+    """What the model says of prompts that it does not learn from, for `samples.jsonl`."""
+    if not prompts:
+        return []
+    told = _answers(model, processor, prompts, config, draws=0)
+    return [
+        {
+            "product": prompt.case.product,
+            "said": said,
+            "wanted": "yes" if prompt.case.anomalous else "no",
+        }
+        for prompt, (said,) in zip(prompts, told, strict=True)
+    ]
+
+
+def _lessons(config: RunConfig, say: Say) -> tuple[Lessons | None, dict[str, str]]:
+    """The pictures to learn from, None for SynLOCO's own, and a hash of each product's."""
+    if config.data.paths:
+        lessons, hashes = sft.learn_from(config, say)
+        if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:
+            raise CheckFailed("all pictures for training have one label; half must be anomalous")
+        return lessons, hashes
+    if config.base != "pocket":
+        raise UsageError("no data to learn from: --data PATH (a folder of pictures)")
+    return None, {}
+
+
+def _of_synloco(config: RunConfig) -> Prompts:
+    from lad_agent.training.pocket.prompts import prompts
+
+    return prompts(config.seed)
+
+
+def _about(lessons: Lessons, config: RunConfig, size: int, position: int) -> Prompt:
+    rng = np.random.default_rng([config.seed, 4, position])
+    example = lessons.examples[int(rng.integers(len(lessons.examples)))]
+    task = lessons.tasks[example.product]
+    text = texts.inspection(rng, example, task, other_rules=config.sft.texts.other_rules)
+    answer = protocol.parse(text.completion)
+    assert answer is not None  # texts are written by the protocol
+    broken = rationale.named_fault(answer.rationale)[0] or example.rule
+
+    def images() -> list[Image.Image]:
+        return [
+            pictures.prepare(pictures.read(path).image, text.region, size) for path in text.images
+        ]
+
+    rule = broken if answer.anomalous else None
+    return Prompt(text.messages, images, Case(task.product, text.rules, answer.anomalous, rule))
 
 
 def _reward(name: str) -> Callable[..., list[float]]:
@@ -323,15 +443,20 @@ def _micro_batches(config: Grpo, world: int) -> int:
     return own // config.micro
 
 
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
+def _silent(text: str) -> None:
+    """Of several processes one speaks."""
 
 
-class _Refresher(TrainerCallback):  # type: ignore[misc]
-    """Chooses a new pool every `refresh` steps."""
+class Refresh(TrainerCallback):  # type: ignore[misc]
+    """Chooses a pool before the first step, and a new one every `refresh` steps."""
 
     def __init__(self, feed: Feed, processor: Any) -> None:
         self.feed, self.processor = feed, processor
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.feed.refill(getattr(model, "module", model), self.processor, state.global_step)
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
@@ -341,8 +466,8 @@ class _Refresher(TrainerCallback):  # type: ignore[misc]
             self.feed.refill(getattr(model, "module", model), self.processor, step)
 
 
-class _Watcher(TrainerCallback):  # type: ignore[misc]
-    """Stops a run that teaches nothing."""
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Stops a run that teaches nothing; `reason` says why."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []

@@ -25,6 +25,7 @@ from lad_agent.reasoners.processing import IMAGE_TOKEN, pixels, usable_size
 from lad_agent.training import bases, callbacks, curves, runs, texts
 from lad_agent.training.bases import Base, Memory
 from lad_agent.training.config import RunConfig
+from lad_agent.training.resuming import resumable
 from lad_agent.training.runs import Run
 from lad_agent.training.sources import Example, check, open_source
 from lad_agent.training.texts import Task, Text
@@ -70,8 +71,8 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, say: Say = prin
     """
     base = bases.find(config.base)
     told = say if runs.first_process() else _silent
-    if resume and (out / _result(config)).is_dir():
-        raise UsageError(f"{out}: this run has finished; its result is {out / _result(config)}")
+    if resume and (out / result(config)).is_dir():
+        raise UsageError(f"{out}: this run has finished; its result is {out / result(config)}")
     told(bases.licence(base))
     accumulation(config)
     lessons, hashes = learn_from(config, told)
@@ -196,7 +197,7 @@ def trainer_for(
         save_steps=config.checkpoint_every,
         save_total_limit=config.keep_checkpoints,
     )
-    trainer = SFTTrainer(
+    trainer = resumable(SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=rows,
@@ -315,7 +316,7 @@ def accumulation(config: RunConfig) -> int:
 def save(trainer: Any, base: Base, products: Sequence[str], run: Run) -> Path:
     """Write the result whole: `adapter` for LoRA, else `model` as a folder that `inspect` opens."""
     lora = run.config.adapter == "lora"
-    folder = run.folder / _result(run.config)
+    folder = run.folder / result(run.config)
     part = run.folder / f"{folder.name}.part"
     if not lora and run.config.precision == "bfloat16":
         trainer.model.to(torch.bfloat16)
@@ -331,7 +332,8 @@ def save(trainer: Any, base: Base, products: Sequence[str], run: Run) -> Path:
     return folder
 
 
-def _result(config: RunConfig) -> str:
+def result(config: RunConfig) -> str:
+    """The name of the folder that a run's result lies in."""
     return "adapter" if config.adapter == "lora" else "model"
 
 

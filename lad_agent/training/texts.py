@@ -45,6 +45,7 @@ class Text:
     completion: str
     images: tuple[Path, ...]
     region: Region
+    rules: tuple[Rule, ...] = ()
 
 
 def tasks(examples: Iterable[Example]) -> dict[str, Task]:
@@ -90,7 +91,7 @@ def inspection(
     pool = [path for path in task.references if path != example.image]
     shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
     messages = protocol.messages(example.product, rules, len(shown))
-    return Text(messages, completion, (*shown, example.image), task.region)
+    return Text(messages, completion, (*shown, example.image), task.region, tuple(rules))
 
 
 def label_rationale(example: Example) -> str:

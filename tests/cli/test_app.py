@@ -11,7 +11,17 @@ from lad_agent.cli import app, doctor, synth
 from lad_agent.cli.tables import columns
 from tests.cli.conftest import Cli
 
-COMMANDS = ("inspect", "review", "audit", "recipe", "synth", "train", "evaluate", "doctor")
+COMMANDS = (
+    "inspect",
+    "review",
+    "audit",
+    "recipe",
+    "synth",
+    "train",
+    "evaluate",
+    "calibrate",
+    "doctor",
+)
 
 
 def test_help_names_every_command(cli: Cli) -> None:

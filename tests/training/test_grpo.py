@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,22 +11,41 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lad_agent import protocol
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import UsageError
+from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Rule
-from lad_agent.training import grpo, watch
-from lad_agent.training.config import Grpo
+from lad_agent.training import grpo, runs, watch
+from lad_agent.training.config import Data, Grpo, RunConfig
 from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
 from lad_agent.training.rewards import Case
+from tests.reasoners import toy
 
 RULES = (Rule(id="R1", text="exactly 2 nuts"),)
 CONFIG = Grpo(
     steps=2, prompts=2, num_generations=2, micro=4, max_completion=16, warmup=0, learning_rate=1e-3
 )
+
+
+def run_config(section: Grpo = CONFIG, **keys: Any) -> RunConfig:
+    """A run that saves every step."""
+    given = {"base": "pocket", "adapter": "full", "checkpoint_every": 1, "samples": 0}
+    return RunConfig.model_validate({**given, "grpo": section.model_dump(), **keys})
+
+
+def fit(model: Any, processor: Any, stream: grpo.Prompts, section: Grpo, folder: Path) -> Any:
+    """Train without a run around it; returns the trainer."""
+    watch = grpo.Watch()
+    trainer = grpo.trainer_for(model, processor, stream, run_config(section), folder, [watch])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer.train()
+    return trainer, watch
 
 
 @pytest.fixture(scope="module")
@@ -113,55 +133,9 @@ def test_an_unknown_reward_is_refused() -> None:
         grpo._reward("length")
 
 
-class Stop(TrainerCallback):  # type: ignore[misc]
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        control.should_training_stop = True
-
-
-class Seen:
-    """Prompts that remember which positions were asked for a picture."""
-
-    def __init__(self) -> None:
-        self.positions: list[int] = []
-
-    def __call__(self, position: int) -> Prompt:
-        prompt = prompts(position)
-
-        def images() -> Sequence[Image.Image]:
-            self.positions.append(position)
-            return prompt.images()
-
-        return replace(prompt, images=images)
-
-
-def test_a_run_goes_on_with_the_prompts_of_an_uninterrupted_one(
-    folder: Path, processor: Any, tmp_path: Path
-) -> None:
-    def run(name: str, *callbacks: Any) -> tuple[Any, list[int]]:
-        seen = Seen()
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
-        grpo.train(
-            model, processor, seen, CONFIG, tmp_path / name, callbacks, save_every=1, cpu=True
-        )
-        return model, seen.positions
-
-    whole, asked = run("whole")
-    run("cut", Stop())
-    assert (tmp_path / "cut" / "checkpoint-1").exists()
-    again, rest = run("cut")
-    assert set(rest) <= set(asked)
-    assert asked[-2:] == rest[-2:]
-    for (name, a), b in zip(whole.named_parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(a, b, msg=name)
-    untrained = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
-    before = dict(untrained.named_parameters())
-    assert (tmp_path / "whole" / "checkpoint-2").exists()
-    assert set(before) == {name for name, _ in whole.named_parameters()}
-
-
 def test_metrics_tell_what_the_answers_are_like(model: Any, processor: Any, tmp_path: Path) -> None:
-    log = grpo.train(model, processor, prompts, CONFIG, tmp_path, cpu=True)
-    steps = [entry for entry in log if "dead" in entry]
+    trainer, _ = fit(model, processor, prompts, CONFIG, tmp_path)
+    steps = [entry for entry in trainer.state.log_history if "dead" in entry]
     assert len(steps) == CONFIG.steps
     for entry in steps:
         assert {
@@ -176,9 +150,10 @@ def test_a_run_that_teaches_nothing_is_stopped(
     model: Any, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "WINDOW", 2)
-    config = CONFIG.model_copy(update={"steps": 50})
-    with pytest.raises(CheckFailed, match=r"step 2: .*(max_completion|fine-tune first)"):
-        grpo.train(model, processor, prompts, config, tmp_path, cpu=True)
+    section = CONFIG.model_copy(update={"steps": 50})
+    trainer, seen = fit(model, processor, prompts, section, tmp_path)
+    assert trainer.state.global_step == 2
+    assert "max_completion" in seen.reason or "fine-tune first" in seen.reason
 
 
 def test_a_picture_left_out_stops_the_run(model: Any, processor: Any, tmp_path: Path) -> None:
@@ -187,7 +162,7 @@ def test_a_picture_left_out_stops_the_run(model: Any, processor: Any, tmp_path: 
         return replace(whole, images=lambda: list(whole.images())[:1])
 
     with pytest.raises(ValueError, match="images"):
-        grpo.train(model, processor, one_short, CONFIG, tmp_path, cpu=True)
+        fit(model, processor, one_short, CONFIG, tmp_path)
 
 
 def test_the_trainer_sees_the_pictures(model: Any, processor: Any) -> None:
@@ -257,3 +232,99 @@ def test_answers_are_tried_with_the_models_own_sampling(model: Any, processor: A
     shares = grpo.right(model, processor, batch, CONFIG, 0)
     assert shares == [0.0, 0.0]  # untrained: no answer is well-formed
     assert model.training is False
+
+
+# --- whole runs: the toy doubts green pictures, and is told that they are good
+
+
+@pytest.fixture(scope="module")
+def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy's folder: it calls two in three green pictures anomalous, bright ones always."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.teach(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Green pictures that are good, bright ones that are bad."""
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    toy.write_recipe(folder)
+    for number in range(6):
+        for name, colour in (("good", toy.GREEN), ("bad/no_lamp", toy.BRIGHT)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            toy.picture(colour, number, 64).save(folder / name / f"{number:02d}.png")
+    return folder
+
+
+def toy_run(doubting: Path, labelled: Path, steps: int) -> RunConfig:
+    section = Grpo(
+        steps=steps, prompts=4, num_generations=8, micro=32, max_completion=toy.LIMIT,
+        learning_rate=3e-4, warmup=0, beta=0.0,
+    )  # fmt: skip
+    return run_config(
+        section, base=str(doubting), image_size=toy.SIZE, data={"paths": [str(labelled)]},
+        checkpoint_every=2, samples=2, samples_every=2,
+    )  # fmt: skip
+
+
+def test_verdicts_alone_teach(doubting: Path, labelled: Path, tmp_path: Path) -> None:
+    config = toy_run(doubting, labelled, 12)
+    said: list[str] = []
+    folder = grpo.train(config, tmp_path / "run", say=said.append)
+    assert folder == tmp_path / "run" / "model"
+    logged = runs.read_lines(tmp_path / "run" / "metrics.jsonl")
+    right = [e["rewards/accuracy/mean"] for e in logged if "dead" in e]
+    assert len(right) == 12
+    assert sum(right[-6:]) / 6 > sum(right[:2]) / 2 + 0.1
+    assert sum(right[-6:]) / 6 > 0.75
+    samples = runs.read_lines(tmp_path / "run" / "samples.jsonl")
+    assert {entry["step"] for entry in samples} == {2, 4, 6, 8, 10, 12}
+    assert samples[-1]["wanted"] in ("yes", "no")
+    load_checkpoint(folder)
+    with pytest.raises(UsageError, match="has finished"):
+        grpo.train(config, tmp_path / "run", resume=True)
+
+
+class Killed(Exception):
+    """The run ended here without a word."""
+
+
+def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
+    doubting: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_run(doubting, labelled, 4)
+    grpo.train(config, tmp_path / "whole", say=_quiet)
+    real, calls = grpo.shares, []
+
+    def cut(*arguments: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return real(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grpo, "shares", cut)
+        with pytest.raises(Killed):
+            grpo.train(config, tmp_path / "cut", say=_quiet)
+    with pytest.raises(UsageError, match="--resume"):
+        grpo.train(config, tmp_path / "cut", say=_quiet)
+    grpo.train(config, tmp_path / "cut", resume=True, say=_quiet)
+    whole, again = (
+        load_file(tmp_path / n / "model" / "model.safetensors") for n in ("whole", "cut")
+    )
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+    kept = [entry["step"] for entry in runs.read_lines(tmp_path / "cut" / "metrics.jsonl")]
+    assert sorted(set(kept)) == [1, 2, 3, 4]
+
+
+def test_a_base_without_data_is_refused(doubting: Path, labelled: Path, tmp_path: Path) -> None:
+    config = toy_run(doubting, labelled, 2)
+    bare = config.model_copy(update={"data": Data()})
+    with pytest.raises(UsageError, match="--data PATH"):
+        grpo.train(bare, tmp_path / "run", say=_quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def _quiet(text: str) -> None:
+    """Not a word."""

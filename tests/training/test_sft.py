@@ -299,6 +299,22 @@ def test_sigterm_saves_and_resume_ends_where_an_uninterrupted_run_does(
         ]
 
 
+def test_full_training_goes_on_from_its_weights(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers alone would load nothing, warn of it, and go on from the base."""
+    full = changed(config, adapter="full", samples=0)
+    sft.train(full, tmp_path / "whole", say=lambda text: None)
+    with monkeypatch.context() as patched:
+        _with(patched, _AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert sft.train(full, tmp_path / "run", say=lambda text: None) is None
+    sft.train(full, tmp_path / "run", resume=True, say=lambda text: None)
+    one, two = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "run")
+    )
+    assert _same(one, two)
+
+
 def test_a_full_disk_at_a_checkpoint_leaves_the_one_before(
     whole: tuple[Path, list[str]],
     config: RunConfig,

@@ -1,0 +1,213 @@
+"""What a calibration knows: P(the verdict is right), and for what it was made. Plain JSON.
+
+Made by `lad-agent calibrate` (`lad_agent.training.calibration`), kept beside the recipe, applied
+here without any library of learning.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lad_agent.judgement import Judgement
+
+if TYPE_CHECKING:
+    from lad_agent.recipe import Recipe
+
+FEATURES = (
+    "weakest_token",
+    "margin",
+    "agreement",
+    "sampled",
+    "says_anomalous",
+    "evidence_consistent",
+)
+"""What a judgement shows about its own verdict; see `features`."""
+
+KEPT_ORDER = 0.001
+"""Share of the raw confidence in an isotonic one: within a step its order is kept."""
+
+_LEAST = 1e-9
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Logistic(_Strict):
+    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale)))."""
+
+    kind: Literal["logistic"] = "logistic"
+    features: tuple[str, ...] = FEATURES
+    centre: tuple[float, ...]
+    scale: tuple[Annotated[float, Field(gt=0)], ...]
+    weights: tuple[float, ...]
+    intercept: float
+
+    @model_validator(mode="after")
+    def _known(self) -> Logistic:
+        if self.features != FEATURES:
+            raise ValueError("its features are not those of this version")
+        if not len(self.centre) == len(self.scale) == len(self.weights) == len(FEATURES):
+            raise ValueError("centre, scale and weights want a number for each feature")
+        return self
+
+
+class Isotonic(_Strict):
+    """P(right) over the raw confidence: straight lines between points that never fall."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    x: tuple[Share, ...] = Field(min_length=1)
+    y: tuple[Share, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Isotonic:
+        rising = all(a < b for a, b in zip(self.x, self.x[1:], strict=False))
+        if len(self.x) != len(self.y) or not rising or list(self.y) != sorted(self.y):
+            raise ValueError("x must rise, y must not fall, and both be of one length")
+        return self
+
+
+ConfidenceModel = Annotated[Logistic | Isotonic, Field(discriminator="kind")]
+
+
+class Promise(_Strict):
+    """At most `at_most` of the parts of one class meet `quantity`, with the certainty `sure`.
+
+    Of `of` parts of that class (anomalous for escapes, good for overkill) `seen` met it at the
+    threshold that was chosen on them.
+    """
+
+    quantity: Literal["escape_rate", "overkill_rate"]
+    at_most: Share
+    sure: Share
+    seen: int = Field(ge=0)
+    of: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        what = "escapes" if self.quantity == "escape_rate" else "overkill"
+        return f"at most {self.at_most:.1%} {what}, {self.sure:.0%} sure"
+
+
+class Counts(_Strict):
+    """How many parts of each class."""
+
+    good: int = Field(ge=0)
+    bad: int = Field(ge=0)
+
+
+class Reference(_Strict):
+    """101 quantiles over the good parts of the calibration, for drift to be measured against."""
+
+    confidence: tuple[Share, ...] = Field(min_length=101, max_length=101)
+    anomaly_score: tuple[Share, ...] = Field(min_length=101, max_length=101)
+
+
+class Calibration(_Strict):
+    """One calibration: what it holds for, what it was made from, what it promises.
+
+    `model` is the reasoner's fingerprint. `samples` and `sample_below` are the recipe's way of
+    drawing. `data_sha256` hashes content and label of every part; `fitted_on` are those that the
+    confidence model was fitted on, `chosen_on` the others, on which the thresholds were chosen.
+    `confidence_model` is null where the raw confidence was kept.
+    """
+
+    format: Literal[1] = 1
+    product: str
+    task_version: str
+    model: str
+    samples: int
+    sample_below: float
+    made_at: str
+    data_sha256: str
+    seed: int
+    fitted_on: Counts
+    chosen_on: Counts
+    kinds: dict[str, int]
+    confidence_model: ConfidenceModel | None
+    promises: tuple[Promise, ...]
+    reference: Reference
+
+
+def raw(judgement: Judgement) -> float | None:
+    """The confidence before any calibration: weakest token and agreement, each answer one vote."""
+    if judgement.weakest_token is None:
+        return None
+    agreed = (judgement.agreement or 0.0) * judgement.samples
+    return (judgement.weakest_token + agreed) / (judgement.samples + 1)
+
+
+def features(judgement: Judgement) -> tuple[float, ...] | None:
+    """The numbers named by `FEATURES`; None where there is no verdict to have confidence in.
+
+    `weakest_token` is the log of its probability, `margin` how far the score is from 0.5, doubled;
+    `agreement` is 1 where nothing was drawn. Evidence that contradicts is no feature: it sends a
+    part to a person whatever the confidence.
+    """
+    if (
+        judgement.anomalous is None
+        or judgement.weakest_token is None
+        or judgement.anomaly_score is None
+    ):
+        return None
+    return (
+        math.log(max(judgement.weakest_token, _LEAST)),
+        2 * abs(judgement.anomaly_score - 0.5),
+        1.0 if judgement.agreement is None else judgement.agreement,
+        float(judgement.samples > 0),
+        float(judgement.anomalous),
+        float(judgement.evidence == "consistent"),
+    )
+
+
+def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judgement:
+    """The judgement with P(right) as its confidence; without a model, with the raw one."""
+    found, plain = features(judgement), raw(judgement)
+    if found is None or plain is None:
+        return judgement
+    if model is None:
+        sure = plain
+    elif isinstance(model, Logistic):
+        parts = zip(found, model.centre, model.scale, model.weights, strict=True)
+        sure = _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
+    else:
+        sure = (1 - KEPT_ORDER) * _between(plain, model.x, model.y) + KEPT_ORDER * plain
+    return judgement.model_copy(update={"confidence": min(1.0, max(0.0, sure))})
+
+
+def void(calibration: Calibration, recipe: Recipe, model: str) -> str | None:
+    """Why a calibration does not hold for this recipe and reasoner, in words; None where it does.
+
+    Other thresholds do not void it: the confidence keeps its meaning.
+    """
+    policy = recipe.policy
+    for what, made, now in (
+        ("task", calibration.task_version, recipe.task_version),
+        ("model", calibration.model, model),
+        ("samples", calibration.samples, policy.samples),
+        ("sample_below", calibration.sample_below, policy.sample_below),
+    ):
+        if made != now:
+            return f"calibrated for {what} {made}, this is {now}; run lad-agent calibrate again"
+    return None
+
+
+def _sigmoid(value: float) -> float:
+    if value >= 0:
+        return 1 / (1 + math.exp(-value))
+    return math.exp(value) / (1 + math.exp(value))
+
+
+def _between(value: float, x: Sequence[float], y: Sequence[float]) -> float:
+    right = bisect.bisect_right(x, value)
+    if right == 0 or right == len(x):
+        return y[min(right, len(x) - 1)]
+    left = right - 1
+    share = (value - x[left]) / (x[right] - x[left])
+    return y[left] + share * (y[right] - y[left])

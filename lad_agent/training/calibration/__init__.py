@@ -1,0 +1,32 @@
+"""From labelled parts to thresholds with a promise: `lad-agent calibrate`.
+
+    parts -> some fit the confidence model, the others choose the thresholds -> recipe and report
+
+No part does both. See `promises` for the statistics and `docs/calibration.md` for their meaning.
+"""
+
+from lad_agent.training.calibration.choosing import Asked, Costs, Made, choose
+from lad_agent.training.calibration.parts import (
+    Part,
+    labelled,
+    of_results,
+    refuse_trained_on,
+    trained_on,
+)
+from lad_agent.training.calibration.words import text, values
+from lad_agent.training.calibration.writing import write
+
+__all__ = [
+    "Asked",
+    "Costs",
+    "Made",
+    "Part",
+    "choose",
+    "labelled",
+    "of_results",
+    "refuse_trained_on",
+    "text",
+    "trained_on",
+    "values",
+    "write",
+]

@@ -1,0 +1,74 @@
+"""The confidence model: logistic or isotonic, whichever does better on parts it has not seen."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+
+from lad_agent import confidence
+from lad_agent.confidence import Isotonic, Logistic
+from lad_agent.training.calibration.parts import Part
+from lad_agent.training.evaluation.scores import Flags
+
+FEWEST = 10
+"""Right and wrong verdicts that a fit takes at least, each."""
+
+_FOLDS = 5
+
+
+def fit(parts: Sequence[Part], seed: int) -> Logistic | Isotonic | None:
+    """P(right) learned from `parts`; None where there are fewer than `FEWEST` right or wrong.
+
+    The kind is the one with the lower log loss over five stratified folds, each judged by a model
+    fitted on the other four.
+    """
+    known = [part for part in parts if confidence.features(part.judgement) is not None]
+    right = np.array([part.right for part in known], dtype=bool)
+    if min(right.sum(), (~right).sum()) < FEWEST:
+        return None
+    folds = list(StratifiedKFold(_FOLDS, shuffle=True, random_state=seed).split(right, right))
+
+    def loss(make: type[Logistic] | type[Isotonic]) -> float:
+        said = np.empty(len(known))
+        for train, held in folds:
+            model = _fit(make, [known[i] for i in train], right[train])
+            said[held] = [sure(known[i], model) for i in held]
+        return float(log_loss(right, np.clip(said, 1e-6, 1 - 1e-6)))
+
+    kinds: tuple[type[Logistic] | type[Isotonic], ...] = (Logistic, Isotonic)
+    return _fit(min(kinds, key=loss), known, right)
+
+
+def sure(part: Part, model: Logistic | Isotonic | None) -> float:
+    """The part's confidence under a model; 0 where there is no verdict."""
+    return confidence.calibrated(part.judgement, model).confidence or 0.0
+
+
+def _fit(
+    make: type[Logistic] | type[Isotonic], parts: Sequence[Part], right: Flags
+) -> Logistic | Isotonic:
+    return _logistic(parts, right) if make is Logistic else _isotonic(parts, right)
+
+
+def _logistic(parts: Sequence[Part], right: Flags) -> Logistic:
+    rows = np.array([confidence.features(part.judgement) for part in parts])
+    centre, scale = rows.mean(0), rows.std(0)
+    scale[scale < 1e-9] = 1.0
+    found = LogisticRegression(max_iter=1000).fit((rows - centre) / scale, right)
+    return Logistic(
+        centre=tuple(map(float, centre)),
+        scale=tuple(map(float, scale)),
+        weights=tuple(map(float, found.coef_[0])),
+        intercept=float(found.intercept_[0]),
+    )
+
+
+def _isotonic(parts: Sequence[Part], right: Flags) -> Isotonic:
+    raw = np.array([confidence.raw(part.judgement) for part in parts], dtype=np.float64)
+    found = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(raw, right)
+    return Isotonic(
+        x=tuple(map(float, found.X_thresholds_)), y=tuple(map(float, found.y_thresholds_))
+    )

@@ -1,0 +1,76 @@
+"""Labelled pictures through the reasoner, as `lad-agent inspect` asks it, without a record."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+
+from lad_agent import images
+from lad_agent.errors import ReasonerTimeout, UnreadableInput, UsageError
+from lad_agent.judgement import Judgement
+from lad_agent.reasoners import Question, Reasoner
+from lad_agent.recipe import Recipe
+from lad_agent.training.calibration.parts import Part
+from lad_agent.training.sources import Example
+
+
+async def judge(
+    examples: Sequence[Example],
+    recipe: Recipe,
+    reasoner: Reasoner,
+    *,
+    in_flight: int,
+    on_done: Callable[[int], None] = lambda done: None,
+) -> list[Part]:
+    """Judge every picture, `in_flight` at once; `on_done` hears how many are done.
+
+    A picture that the gate stops or that is not judged in time has no verdict, as on the line.
+
+    Raises:
+        UsageError: the model was not made for the recipe's product.
+        UnreadableInput, ReasonerError: one picture could not be read or judged.
+    """
+    if reasoner.products is not None and recipe.product not in reasoner.products:
+        known = ", ".join(sorted(reasoner.products))
+        raise UsageError(f"the model was not made for {recipe.product}; it knows {known}")
+    parts: dict[int, Part] = {}
+    waiting = iter(enumerate(examples))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(in_flight, len(examples))):
+                group.create_task(_work(waiting, parts, recipe, reasoner, on_done))
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [parts[index] for index in sorted(parts)]
+
+
+async def _work(
+    waiting: Iterator[tuple[int, Example]],
+    parts: dict[int, Part],
+    recipe: Recipe,
+    reasoner: Reasoner,
+    on_done: Callable[[int], None],
+) -> None:
+    for index, example in waiting:
+        parts[index] = Part(example, await _judged(example, recipe, reasoner))
+        on_done(len(parts))
+
+
+async def _judged(example: Example, recipe: Recipe, reasoner: Reasoner) -> Judgement:
+    nothing = Judgement(anomalous=None, well_formed=False, model=reasoner.fingerprint)
+    question = await asyncio.to_thread(_question, example, recipe)
+    if question is None:
+        return nothing
+    try:
+        async with asyncio.timeout(recipe.policy.time_limit_s):
+            return await reasoner.judge(question)
+    except (ReasonerTimeout, TimeoutError):
+        return nothing
+
+
+def _question(example: Example, recipe: Recipe) -> Question | None:
+    found = images.read(example.image)
+    if found.sha256 != example.sha256:
+        raise UnreadableInput(f"{example.image}: changed while it was read; calibrate again")
+    picture = images.prepare(found.image, recipe.region, recipe.image_size)
+    if images.gate(picture, images.shorter_side(found.image, recipe.region)) is not None:
+        return None
+    return Question(recipe, picture, found.sha256)

@@ -1,0 +1,176 @@
+"""The labelled parts of a calibration: results of `lad-agent inspect` beside their truth."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lad_agent import rationale
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.judgement import Judgement
+from lad_agent.recipe import Recipe
+from lad_agent.training import runs
+from lad_agent.training.evaluation import jsonl
+from lad_agent.training.sources import Example, open_source
+from lad_agent.training.sources.folder import LAYOUT as OWN
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One labelled picture and what the reasoner said about it."""
+
+    example: Example
+    judgement: Judgement
+
+    @property
+    def bad(self) -> bool:
+        return self.example.anomalous
+
+    @property
+    def right(self) -> bool:
+        """Whether the verdict is the truth; no verdict is wrong."""
+        return self.judgement.anomalous == self.bad
+
+
+def labelled(path: Path, product: str) -> tuple[list[Example], int]:
+    """The pictures of `product` at `path` that may calibrate, each content once.
+
+    Where the layout keeps pictures for training apart, these are left out: how many comes second.
+    Own pictures are all of the split test: nothing says that a training took its share.
+
+    Raises:
+        UsageError: no layout that is known, no picture of the product, or labels that contradict.
+        UnreadableInput: a picture cannot be read.
+    """
+    source = open_source(path)
+    found = list(source)
+    mine = [e for e in found if e.product == product]
+    if not mine:
+        names = ", ".join(sorted({e.product for e in found})) or "nothing"
+        raise UsageError(f"{path}: no picture of {product}; there is {names}")
+    once = _once(mine, path)
+    if source.layout == OWN:
+        return [replace(e, split="test") for e in once], 0
+    kept = [e for e in once if e.split != "train"]
+    return kept, len(once) - len(kept)
+
+
+def trained_on(path: Path) -> frozenset[str]:
+    """Content hashes of the pictures that a training learned from.
+
+    `path` is a run of `lad-agent train`, or its labelled pictures.
+
+    Raises:
+        UsageError: neither; or the run names no pictures.
+    """
+    paths: Sequence[Path] = [path]
+    if (path / "run.json").is_file():
+        paths = runs.find_run(path).config.data.paths
+        if not paths:
+            raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
+    return frozenset(e.sha256 for p in paths for e in open_source(p) if e.split == "train")
+
+
+def refuse_trained_on(examples: Iterable[Example], trained: frozenset[str]) -> None:
+    """Refuse parts that the reasoner has learned from.
+
+    Raises:
+        CheckFailed: names some of them.
+    """
+    shared = [e for e in examples if e.sha256 in trained]
+    if shared:
+        raise CheckFailed(
+            f"{len(shared)} pictures were used in training, such as "
+            f"{_names(shared)}; calibrate on others: a model knows its lessons by heart"
+        )
+
+
+def of_results(results: Path, examples: Iterable[Example], recipe: Recipe) -> list[Part]:
+    """The lines of `results` (a results.jsonl) that are about these pictures and this recipe.
+
+    Of several lines about one picture the last attempt counts.
+
+    Raises:
+        UsageError: a line is not of its form, or was judged for another task, by other draws or by
+            several models; or there is none.
+    """
+    known = {e.sha256: e for e in examples}
+    last: dict[str, tuple[tuple[int, str], Part]] = {}
+    for line in jsonl.read(results, partial(_line, known=known, recipe=recipe)):
+        if line is not None:
+            age, part = line
+            before = last.get(part.example.sha256)
+            if before is None or age >= before[0]:
+                last[part.example.sha256] = line
+    parts = [part for _, part in last.values()]
+    if not parts:
+        raise UsageError(
+            f"{results}: no line is about a labelled picture of {recipe.product}; check --truth"
+        )
+    models = sorted({part.judgement.model for part in parts})
+    if len(models) > 1:
+        raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
+    return sorted(parts, key=lambda part: part.example.sha256)
+
+
+def digest(parts: Iterable[Part]) -> str:
+    """SHA-256 over content and label of every part, whatever their order."""
+    lines = sorted(f"{part.example.sha256} {part.example.kind}" for part in parts)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _once(examples: Sequence[Example], path: Path) -> list[Example]:
+    once: dict[str, Example] = {}
+    for e in examples:
+        other = once.setdefault(e.sha256, e)
+        if other.anomalous != e.anomalous:
+            raise UsageError(
+                f"{path}: {e.image} and {other.image} are the same picture, one called good and "
+                "one anomalous; correct one of them"
+            )
+    return list(once.values())
+
+
+def _line(
+    entry: Mapping[str, Any], *, known: Mapping[str, Example], recipe: Recipe
+) -> tuple[tuple[int, str], Part] | None:
+    example = known.get(entry["image_sha256"] or "")
+    if example is None or entry["product"] != recipe.product:
+        return None
+    if entry["task_version"] != recipe.task_version:
+        raise ValueError(
+            f"judged for task {entry['task_version']}, the recipe is {recipe.task_version}; "
+            "inspect again"
+        )
+    told = {name: entry[name] for name in Judgement.model_fields if name in entry}
+    told["seen_product"] = rationale.seen_product(entry["rationale"])
+    judgement = _judgement(told)
+    policy, weakest = recipe.policy, judgement.weakest_token
+    doubtful = weakest is not None and weakest < policy.sample_below
+    if judgement.samples != (policy.samples if doubtful else 0):
+        raise ValueError(
+            f"{judgement.samples} rationales were drawn where the recipe asks for "
+            f"{policy.samples if doubtful else 0}; inspect again"
+        )
+    return (int(entry.get("attempt", 1)), str(entry.get("id", ""))), Part(example, judgement)
+
+
+def _judgement(told: Mapping[str, Any]) -> Judgement:
+    try:
+        # From JSON, because strict Python values know no tuple in a list.
+        return Judgement.model_validate_json(json.dumps(told), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0] if first["loc"] else "the line"
+        raise ValueError(f"{name} is {told.get(str(name))!r}: {first['msg']}") from error
+
+
+def _names(examples: Sequence[Example]) -> str:
+    return ", ".join(str(e.image) for e in examples[:_SHOWN])

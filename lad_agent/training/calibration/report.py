@@ -1,0 +1,168 @@
+"""The calibration as one HTML page: its words, thresholds to move, and the evaluation's page."""
+
+import json
+from html import escape
+
+import numpy as np
+
+from lad_agent.judgement import Result
+from lad_agent.training import evaluation
+from lad_agent.training.calibration import choosing, words
+from lad_agent.training.calibration.choosing import Costs, Made
+from lad_agent.training.calibration.parts import Part
+from lad_agent.training.evaluation import plots
+from lad_agent.training.evaluation.scores import Floats
+from lad_agent.training.evaluation.truth import Truth
+
+_BINS = 20
+
+_SLIDERS = """
+<h2>Move the thresholds</h2>
+<p class="note">Counts the parts that the thresholds were chosen on: what another threshold would
+have done with them. Only the thresholds written in the recipe carry the promise.</p>
+<p><label>pass at confidence <input id="pass" type="range" min="0" step="1" style="width:30rem">
+<output id="pass-at"></output></label></p>
+<p><label>reject at confidence <input id="reject" type="range" min="0" step="1"
+style="width:30rem"> <output id="reject-at"></output></label></p>
+<div class="wide"><table><thead><tr><th>parts</th><th>passed</th><th>rejected</th>
+<th>to people</th></tr></thead><tbody>
+<tr><td>good</td><td id="good-OK"></td><td id="good-NotOK"></td><td id="good-people"></td></tr>
+<tr><td>bad</td><td id="bad-OK"></td><td id="bad-NotOK"></td><td id="bad-people"></td></tr>
+</tbody></table></div>
+<script type="application/json" id="parts">%s</script>
+<script>
+"use strict";
+const {parts, pass, reject} = JSON.parse(document.getElementById("parts").textContent);
+const at = id => document.getElementById(id);
+const levels = side => [...new Set(parts.filter(p => p[0] === side).map(p => p[2]))]
+  .sort((a, b) => a - b).concat([Infinity]);
+const marks = {pass: levels("OK"), reject: levels("NotOK")};
+function show() {
+  const least = {};
+  for (const name of ["pass", "reject"]) {
+    least[name] = marks[name][at(name).value];
+    at(name + "-at").value = least[name] === Infinity ? "never" : least[name].toPrecision(6);
+  }
+  const counts = {};
+  for (const [side, bad, sure] of parts) {
+    const decided = side === "OK" ? sure >= least.pass : side === "NotOK" && sure >= least.reject;
+    const key = (bad ? "bad-" : "good-") + (decided ? side : "people");
+    counts[key] = (counts[key] || 0) + 1;
+  }
+  for (const who of ["good-", "bad-"])
+    for (const what of ["OK", "NotOK", "people"])
+      at(who + what).textContent = counts[who + what] || 0;
+}
+for (const [name, chosen] of [["pass", pass], ["reject", reject]]) {
+  at(name).max = marks[name].length - 1;
+  at(name).value = marks[name].findIndex(level => level >= chosen);
+  at(name).addEventListener("input", show);
+}
+show();
+</script>
+"""
+
+
+def page(made: Made, costs: Costs | None = None) -> str:
+    """The report as HTML that needs nothing else; pictures of mistakes are embedded."""
+    judged = tuple(
+        _judged(part, result) for part, result in zip(made.parts, made.results, strict=True)
+    )
+    figures = evaluation.figures_of(evaluation.Joined(judged, 0, 0))
+    title = f"Calibration of {made.calibration.product}"
+    lines = "".join(f"<li>{escape(line)}</li>" for line in words.text(made).splitlines())
+    own = (
+        f"<ul>{lines}</ul>{_SLIDERS % _data(made)}"
+        f'<div class="charts">{"".join(f"<figure>{c}</figure>" for c in charts(made, costs))}</div>'
+        "<h2>These parts, decided so</h2>"
+    )
+    head, middle, rest = evaluation.page(judged, figures, title).partition("</h1>")
+    return head + middle + own + rest
+
+
+def charts(made: Made, costs: Costs | None = None) -> list[str]:
+    """Confidence by truth of the verdict, escapes and people by threshold, and the costs."""
+    known = [p for p in made.parts if p.judgement.anomalous is not None]
+    right = [p.judgement.confidence or 0.0 for p in known if p.right]
+    wrong = [p.judgement.confidence or 0.0 for p in known if not p.right]
+    out = [
+        plots.mirrored(
+            (f"right verdicts ({len(right)})", _histogram(right)),
+            (f"wrong verdicts ({len(wrong)})", _histogram(wrong)),
+            title="Confidence by truth",
+            x="confidence",
+        )
+    ]
+    passing = [p for p in made.parts if choosing.side(p.judgement, made.policy) is Result.OK]
+    levels = np.unique([p.judgement.confidence or 0.0 for p in passing])
+    if not len(levels):
+        return out
+    good, bad = (
+        np.array([p.judgement.confidence or 0.0 for p in passing if p.bad == is_bad])
+        for is_bad in (False, True)
+    )
+    count = made.calibration.chosen_on
+    lines = [plots.Line("good parts passed", levels, _share(good, levels, count.good))]
+    if count.bad:
+        lines.append(plots.Line("bad parts passed", levels, _share(bad, levels, count.bad)))
+    out.append(plots.curves(lines, title="Passed by threshold", x="pass at confidence", y="share"))
+    if costs is not None:
+        spent = choosing.cost_of(
+            levels, np.concatenate([good, bad]), bad, made.parts, costs, bad=True
+        )
+        line = plots.Line("misses and reviews of parts said to be good", levels, spent)
+        top = max(float(spent.max()), 1e-9)
+        out.append(
+            plots.curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
+        )
+    return out
+
+
+def _data(made: Made) -> str:
+    parts = [
+        [choosing.side(p.judgement, made.policy).value, p.bad, p.judgement.confidence or 0.0]
+        for p in made.parts
+    ]
+    policy = made.policy
+    own = {"pass": policy.pass_confidence, "reject": policy.reject_confidence}
+    least = {k: policy.min_confidence if v is None else v for k, v in own.items()}
+    return json.dumps({"parts": parts, **least})
+
+
+def _share(confidences: Floats, levels: Floats, of: int) -> Floats:
+    below = np.searchsorted(np.sort(confidences), levels, side="left")
+    share: Floats = (len(confidences) - below) / of
+    return share
+
+
+def _histogram(values: list[float]) -> list[int]:
+    return [int(n) for n in np.histogram(values, bins=_BINS, range=(0, 1))[0]]
+
+
+def _judged(part: Part, result: Result) -> evaluation.Judged:
+    example, judgement = part.example, part.judgement
+    named = {
+        "confidence": judgement.confidence,
+        "weakest_token": judgement.weakest_token,
+        "agreement": judgement.agreement,
+    }
+    score = judgement.decision_score
+    return evaluation.Judged(
+        truth=Truth(
+            product=example.product,
+            anomalous=example.anomalous,
+            kind=example.kind,
+            rule=example.rule,
+            stratum="all",
+            difference=None,
+            image=example.image,
+        ),
+        anomalous=judgement.anomalous,
+        score=0.5 if score is None else score,
+        result=result.value,
+        rule=judgement.rule,
+        well_formed=judgement.well_formed,
+        evidence=judgement.evidence,
+        rationale=judgement.rationale,
+        confidences={name: value for name, value in named.items() if value is not None},
+    )

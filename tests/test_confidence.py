@@ -1,0 +1,181 @@
+"""The confidence model as plain JSON: applied by hand, void where it must be, decided with."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lad_agent import confidence, recipe
+from lad_agent.confidence import Calibration, Counts, Isotonic, Logistic, Reference
+from lad_agent.judgement import Judgement, Reason, Result
+from lad_agent.policy import decide, decide_by_recipe
+from lad_agent.reasoners.base import Drawn, Question, judgement
+from lad_agent.recipe import Policy, Recipe
+from tests.scripted import part, write_recipe
+
+SHARES = st.floats(0, 1)
+LOGISTIC = Logistic(
+    centre=(0.0,) * 6, scale=(2.0, *(1.0,) * 5), weights=(4.0, *(0.0,) * 5), intercept=1.0
+)
+ISOTONIC = Isotonic(x=(0.2, 0.6, 0.8), y=(0.1, 0.5, 0.9))
+
+
+def _said(**changes: Any) -> Judgement:
+    told: dict[str, Any] = {
+        "anomalous": False, "anomaly_score": 0.1, "confidence": 0.95, "weakest_token": 0.95,
+        "well_formed": True, "evidence": "consistent", "model": "m",
+    }  # fmt: skip
+    return Judgement(**told | changes)
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> Recipe:
+    return recipe.load(write_recipe(tmp_path))
+
+
+def _calibration(loaded: Recipe, **changes: Any) -> Calibration:
+    told: dict[str, Any] = {
+        "product": loaded.product, "task_version": loaded.task_version, "model": "m",
+        "samples": loaded.policy.samples, "sample_below": loaded.policy.sample_below,
+        "made_at": "2026-01-01T00:00:00+00:00", "data_sha256": "0" * 64, "seed": 0,
+        "fitted_on": Counts(good=30, bad=30), "chosen_on": Counts(good=300, bad=300),
+        "kinds": {"good": 300, "logical": 300}, "confidence_model": LOGISTIC, "promises": (),
+        "reference": Reference(confidence=(0.5,) * 101, anomaly_score=(0.5,) * 101),
+    }  # fmt: skip
+    return Calibration(**told | changes)
+
+
+def _with(loaded: Recipe, calibration: Calibration, **policy: float) -> Recipe:
+    return replace(loaded, calibration=calibration, policy=loaded.policy.model_copy(update=policy))
+
+
+def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
+    draws = [Drawn("<think>a</think><answer>no</answer>", 0.5, 0.1, 3)] * 2
+    draws.append(Drawn("<think>a</think><answer>yes</answer>", 0.5, 0.9, 3))
+    question = Question(loaded, part("a", 1), "0" * 64)
+    for n in (0, 3):
+        greedy = Drawn("<think>a</think><answer>no</answer>", 0.7, 0.2, 3)
+        made = judgement(question, greedy, draws[:n], model="m", elapsed_s=0)
+        assert confidence.raw(made) == pytest.approx(made.confidence)
+    assert confidence.raw(_said(weakest_token=None)) is None
+
+
+def test_logistic_by_hand() -> None:
+    found = confidence.calibrated(_said(weakest_token=0.5), LOGISTIC)
+    assert found.confidence == pytest.approx(1 / (1 + math.exp(-(1 + 4 * math.log(0.5) / 2))))
+    assert found.model_copy(update={"confidence": 0.95}) == _said(weakest_token=0.5)
+
+
+def test_isotonic_by_hand() -> None:
+    for raw, curve in ((0.1, 0.1), (0.4, 0.3), (0.6, 0.5), (0.7, 0.7), (1.0, 0.9)):
+        found = confidence.calibrated(_said(weakest_token=raw), ISOTONIC).confidence
+        assert found == pytest.approx(0.999 * curve + 0.001 * raw)
+
+
+def test_without_a_verdict_or_its_sources_nothing_changes() -> None:
+    for said in (_said(anomalous=None, well_formed=False), _said(weakest_token=None)):
+        assert confidence.calibrated(said, LOGISTIC) == said
+        assert confidence.calibrated(said, None) == said
+
+
+def test_without_a_model_the_raw_confidence_comes_back() -> None:
+    said = _said(confidence=0.123, weakest_token=0.6, samples=4, agreement=0.75)
+    assert confidence.calibrated(said, None).confidence == pytest.approx((0.6 + 3) / 5)
+
+
+@given(first=SHARES, second=SHARES, model=st.sampled_from([LOGISTIC, ISOTONIC, None]))
+def test_a_calibrated_confidence_is_a_share_and_keeps_the_order(
+    first: float, second: float, model: Logistic | Isotonic | None
+) -> None:
+    low, high = sorted((first, second))
+    a, b = (confidence.calibrated(_said(weakest_token=w), model).confidence for w in (low, high))
+    assert a is not None
+    assert b is not None
+    assert 0 <= a <= b <= 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "isotonic", "x": [0.5, 0.5], "y": [0.1, 0.2]},
+        {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3, 0.2]},
+        {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3]},
+        LOGISTIC.model_dump() | {"weights": (1.0,)},
+        LOGISTIC.model_dump() | {"features": ("weakest_token",)},
+        LOGISTIC.model_dump() | {"intercept": math.nan},
+        {"kind": "forest"},
+    ],
+)
+def test_a_model_that_cannot_be_applied_is_refused(loaded: Recipe, wrong: dict[str, Any]) -> None:
+    whole = _calibration(loaded).model_dump() | {"confidence_model": wrong}
+    with pytest.raises(ValidationError):
+        Calibration.model_validate(whole)
+
+
+def test_a_calibration_survives_its_file(loaded: Recipe) -> None:
+    made = _calibration(loaded, confidence_model=ISOTONIC)
+    assert Calibration.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_calibrated_recipe_decides_by_the_calibrated_confidence(loaded: Recipe) -> None:
+    sure = confidence.calibrated(_said(weakest_token=0.9), LOGISTIC).confidence or 0
+    for threshold, result in ((sure, Result.OK), (sure + 1e-9, Result.NOT_DECIDABLE)):
+        calibrated = _with(loaded, _calibration(loaded), pass_confidence=threshold)
+        judged, made = decide_by_recipe(_said(weakest_token=0.9), calibrated)
+        assert (made.result, judged.confidence) == (result, sure)
+
+
+def test_each_verdict_has_its_own_threshold() -> None:
+    policy = Policy(min_confidence=0.6, pass_confidence=0.99, reject_confidence=0.3)
+    bad = {"anomalous": True, "anomaly_score": 0.9}
+    assert decide(_said(confidence=0.98), policy).reason is Reason.LOW_CONFIDENCE
+    assert decide(_said(confidence=0.3, **bad), policy).result is Result.NOT_OK
+    plain = Policy(min_confidence=0.6, reject_confidence=0.3)
+    assert decide(_said(confidence=0.5), plain).reason is Reason.LOW_CONFIDENCE
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"task_version": "other"}, "task"),
+        ({"model": "other"}, "model"),
+        ({"samples": 3}, "samples"),
+        ({"sample_below": 0.1}, "sample_below"),
+    ],
+)
+def test_a_void_calibration_sends_every_part_to_a_person_and_says_why(
+    loaded: Recipe, changed: dict[str, Any], word: str
+) -> None:
+    void = _with(loaded, _calibration(loaded, **changed))
+    for said in (_said(), _said(confidence=0.1), _said(anomalous=True, anomaly_score=0.9)):
+        judged, made = decide_by_recipe(said, void, 0.0)
+        assert judged == said
+        assert (made.result, made.reason) == (Result.NOT_DECIDABLE, Reason.CALIBRATION_VOID)
+        assert f"calibrated for {word} " in (made.detail or "")
+        assert not made.audit
+    contradicted = decide_by_recipe(_said(evidence="contradicted"), void)[1]
+    assert contradicted.reason is Reason.EVIDENCE_CONTRADICTS
+
+
+def test_a_new_threshold_voids_nothing(loaded: Recipe) -> None:
+    other = _with(loaded, _calibration(loaded), pass_confidence=0.2, min_confidence=0.9)
+    assert confidence.void(_calibration(loaded), other, "m") is None
+    assert decide_by_recipe(_said(), other)[1].result is Result.OK
+
+
+@given(weakest=SHARES, threshold=SHARES, other=st.booleans())
+def test_a_void_calibration_never_decides(
+    weakest: float, threshold: float, other: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "void"
+    path = folder / "recipe.yaml"
+    loaded = recipe.load(path if path.is_file() else write_recipe(folder))
+    model = "other" if other else "m"
+    made = _with(loaded, _calibration(loaded, model=model), pass_confidence=threshold)
+    result = decide_by_recipe(_said(weakest_token=weakest), made)[1].result
+    assert not (other and result is not Result.NOT_DECIDABLE)

@@ -1,0 +1,129 @@
+"""DATA of a calibration: labels and results joined, training pictures refused, bad lines named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lad_agent import recipe
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.recipe import Recipe
+from lad_agent.training import config, runs
+from lad_agent.training.calibration import labelled, of_results, refuse_trained_on, trained_on
+from lad_agent.training.calibration.parts import digest
+from lad_agent.training.sources import Example
+from tests.scripted import write_recipe
+from tests.training.sources import layouts
+
+
+@pytest.fixture
+def tray(tmp_path: Path) -> Path:
+    folder = layouts.own(tmp_path)
+    write_recipe(folder, "tray")
+    return folder
+
+
+@pytest.fixture
+def loaded(tray: Path) -> Recipe:
+    return recipe.load(tray / "recipe.yaml")
+
+
+def _results(folder: Path, examples: list[Example], loaded: Recipe, **more: Any) -> Path:
+    lines = [
+        {
+            "id": f"{n:03d}", "image_sha256": e.sha256, "product": loaded.product,
+            "task_version": loaded.task_version, "result": "OK", "anomalous": e.anomalous,
+            "anomaly_score": float(e.anomalous), "confidence": 0.9, "weakest_token": 0.9,
+            "samples": 0, "agreement": None, "rationale": "washers 2 of 2 ok", "rule": None,
+            "places": ["A1"], "well_formed": True, "reason": None, "model": "scripted",
+            "elapsed_s": 0.1, "evidence": "consistent", "attempt": 1,
+        } | more
+        for n, e in enumerate(examples)
+    ]  # fmt: skip
+    path = folder / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_results_are_joined_by_content(tray: Path, loaded: Recipe) -> None:
+    examples, left_out = labelled(tray, "tray")
+    parts = of_results(_results(tray.parent, examples, loaded), examples, loaded)
+    assert {p.example.sha256 for p in parts} == {e.sha256 for e in examples}
+    assert (sum(p.bad for p in parts), all(p.right for p in parts), left_out) == (4, True, 0)
+    assert parts[0].judgement.places == ("A1",)
+    assert digest(parts) == digest(parts[::-1])
+
+
+def test_the_last_attempt_counts(tray: Path, loaded: Recipe) -> None:
+    examples, _ = labelled(tray, "tray")
+    first = _results(tray.parent, examples[:1], loaded, anomalous=True, attempt=2).read_text()
+    path = _results(tray.parent, examples[:1], loaded, attempt=1)
+    path.write_text(first + path.read_text())
+    [part] = of_results(path, examples, loaded)
+    assert part.judgement.anomalous is True
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"weakest_token": float("nan")}, "line 1: .*weakest_token is nan"),
+        ({"anomaly_score": float("nan")}, "line 1: .*anomaly_score is nan"),
+        ({"confidence": 1.5}, "line 1: .*confidence is 1.5"),
+        ({"anomalous": "no"}, "line 1: .*anomalous is 'no'"),
+        ({"task_version": "old"}, "line 1: .*judged for task old.*inspect again"),
+        ({"samples": 4, "agreement": 1.0}, "line 1: .*4 rationales were drawn where.*0"),
+        ({"product": "other"}, "no line is about a labelled picture of tray"),
+    ],
+)
+def test_lines_that_cannot_calibrate_are_refused_by_number(
+    tray: Path, loaded: Recipe, wrong: dict[str, Any], words: str
+) -> None:
+    examples, _ = labelled(tray, "tray")
+    with pytest.raises(UsageError, match=words):
+        of_results(_results(tray.parent, examples, loaded, **wrong), examples, loaded)
+
+
+def test_results_of_two_models_are_refused(tray: Path, loaded: Recipe) -> None:
+    examples, _ = labelled(tray, "tray")
+    other = _results(tray.parent, examples[1:], loaded, model="other").read_text()
+    path = _results(tray.parent, examples[:1], loaded)
+    path.write_text(path.read_text() + other)
+    with pytest.raises(UsageError, match="judged by other and scripted"):
+        of_results(path, examples, loaded)
+
+
+def test_labels_that_contradict_are_refused(tray: Path) -> None:
+    copied = tray / "bad" / "copy.png"
+    copied.write_bytes((tray / "good" / "0.png").read_bytes())
+    with pytest.raises(UsageError, match="same picture, one called good and one anomalous"):
+        labelled(tray, "tray")
+
+
+def test_a_product_that_is_not_there_names_what_is(tray: Path) -> None:
+    with pytest.raises(UsageError, match="no picture of screw_bag; there is tray"):
+        labelled(tray, "screw_bag")
+
+
+def test_pictures_kept_for_training_are_left_out(tmp_path: Path) -> None:
+    examples, left_out = labelled(layouts.loco(tmp_path), "screw_bag")
+    assert sorted(e.split for e in examples) == ["test"] * 4 + ["validation"]
+    assert left_out == 2
+
+
+def test_pictures_of_a_training_are_refused_by_content(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path / "training")
+    copy = layouts.picture(tmp_path / "line" / "good" / "renamed.png", 1)
+    layouts.picture(tmp_path / "line" / "good" / "own.png", 77)
+    examples, _ = labelled(tmp_path / "line", "line")
+    assert len(trained_on(folder)) == 2
+    with pytest.raises(CheckFailed, match=f"1 pictures were used in training, such as {copy}"):
+        refuse_trained_on(examples, trained_on(folder))
+    refuse_trained_on([e for e in examples if e.image != copy], trained_on(folder))
+
+
+def test_a_run_names_its_own_pictures(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path / "training")
+    told = config.RunConfig.model_validate({"base": "pocket", "data": {"paths": [str(folder)]}})
+    runs.open_run(tmp_path / "run", "sft", told, base="f", data={})
+    assert trained_on(tmp_path / "run") == trained_on(folder)

@@ -1,0 +1,48 @@
+"""The page: everything in it, nothing fetched, thresholds that match the recipe's."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lad_agent import recipe
+from lad_agent.training.calibration import Asked, Costs, Made, choose
+from lad_agent.training.calibration.report import page
+from tests.scripted import write_recipe
+from tests.training.calibration.synthetic import parts
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    loaded = recipe.load(write_recipe(tmp_path_factory.mktemp("recipe")))
+    return choose(parts(120, 120), loaded, Asked(0.1, 0.1))
+
+
+def test_the_page_needs_nothing_else_and_holds_every_part(made: Made) -> None:
+    text = page(made, Costs(100, 10, 1, 0.1))
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "promise: at most 10.0% escapes, 95% sure; at most 10.0% overkill, 95% sure" in text
+    for title in (
+        "ROC of", "Reliability of", "Risk at", "Confidence by truth", "Passed by threshold",
+        "Cost a part",
+    ):  # fmt: skip
+        assert f'aria-label="{title}' in text
+    data = json.loads(re.search(r'id="parts">(.*)</script>', text)[1])  # type: ignore[index]
+    assert len(data["parts"]) == len(made.parts)
+    assert data["pass"] == made.changes["pass_confidence"]
+    passed = sum(s == "OK" and sure >= data["pass"] for s, _, sure in data["parts"])
+    assert passed == sum(result == "OK" for result in made.results)
+
+
+def test_words_from_outside_are_escaped(made: Made) -> None:
+    named = replace(
+        made, calibration=made.calibration.model_copy(update={"model": "<script>alert(1)"})
+    )
+    assert "<script>alert" not in page(named)
+
+
+def test_a_picture_that_has_gone_is_named(made: Made) -> None:
+    assert Path(made.parts[0].example.image).suffix == ".png"
+    assert "no such file; check the path" in page(made)
