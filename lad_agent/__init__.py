@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lad_agent.errors import LadAgentError
+    from lad_agent.graphs.blocking import blocking
     from lad_agent.graphs.checkpoints import pauses
+    from lad_agent.graphs.embedding import (
+        Inspection,
+        Part,
+        Station,
+        build_inspection_graph,
+        inspection_node,
+    )
     from lad_agent.graphs.inspection import build
     from lad_agent.graphs.runner import Done, Order, Report, resume, run_batch
     from lad_agent.graphs.state import Context, State, start
@@ -32,12 +40,14 @@ __all__ = [
     "Done",
     "Finding",
     "Gathered",
+    "Inspection",
     "Intake",
     "Item",
     "Judgement",
     "LadAgentError",
     "Order",
     "Outcome",
+    "Part",
     "Policy",
     "Question",
     "Reason",
@@ -49,9 +59,13 @@ __all__ = [
     "ReviewDecision",
     "Rule",
     "State",
+    "Station",
+    "blocking",
     "build",
+    "build_inspection_graph",
     "decide",
     "gather",
+    "inspection_node",
     "load_recipe",
     "open_reasoner",
     "open_store",
@@ -63,7 +77,15 @@ __all__ = [
 
 _HOMES = {
     "errors": ("LadAgentError",),
+    "graphs.blocking": ("blocking",),
     "graphs.checkpoints": ("pauses",),
+    "graphs.embedding": (
+        "Inspection",
+        "Part",
+        "Station",
+        "build_inspection_graph",
+        "inspection_node",
+    ),
     "graphs.inspection": ("build",),
     "graphs.runner": ("Done", "Order", "Report", "resume", "run_batch"),
     "graphs.state": ("Context", "State", "start"),

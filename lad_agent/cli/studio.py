@@ -1,7 +1,8 @@
 """The workflow for `langgraph dev`: takes a path instead of an open row, and opens what it needs.
 
 Settings come from `lad-agent.toml` and `LAD_AGENT_*`, as for `lad-agent inspect`. A part in doubt
-pauses the thread; decide it with `lad-agent review decide`, then resume with any value.
+pauses the thread; resume it with a `ReviewDecision`, or decide it with `lad-agent review decide`
+and resume with any value.
 """
 
 import asyncio

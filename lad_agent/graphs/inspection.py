@@ -1,5 +1,6 @@
 """The wiring: read -> judge -> decide -> (record | escalate -> await_review -> record)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -18,20 +19,32 @@ def build(checkpointer: Checkpointer = None) -> InspectionGraph:
 
     Run it with `ainvoke(state.start(...), {"configurable": {"thread_id": inspection_id}},
     context=Context(...), durability="exit")`: the store is the truth, a checkpoint only carries
-    the pause before a review. To embed it, add the compiled graph as a node of a graph whose
-    state has the keys of `State` and whose context is `Context`.
+    the pause before a review. To embed it in another graph, see `lad_agent.graphs.embedding`.
     """
     graph: StateGraph[State, Context, State, State] = StateGraph(State, context_schema=Context)
-    for name in ("read", "judge", "decide", "escalate", "await_review", "record"):
-        graph.add_node(name, getattr(nodes, name))
+    wire(graph)
     graph.add_edge(START, "read")
-    graph.add_conditional_edges("read", _after_read, ["judge", "escalate"])
-    graph.add_conditional_edges("judge", _after_judge, ["decide", "escalate"])
-    graph.add_conditional_edges("decide", _after_decide, ["record", "escalate"])
     graph.add_edge("escalate", "await_review")
-    graph.add_edge("await_review", "record")
     graph.add_edge("record", END)
     return graph.compile(checkpointer=checkpointer, name="inspection")
+
+
+def wire(
+    graph: StateGraph[Any, Any, Any, Any],
+    *,
+    node: Callable[[Any], Any] = lambda step: step,
+    route: Callable[[Any], Any] = lambda step: step,
+) -> None:
+    """Add the steps and the ways between them, each wrapped in `node` or `route`.
+
+    The ways to `read`, from `escalate` and from `record` are the caller's.
+    """
+    for name in ("read", "judge", "decide", "escalate", "await_review", "record"):
+        graph.add_node(name, node(getattr(nodes, name)))
+    graph.add_conditional_edges("read", route(_after_read), ["judge", "escalate"])
+    graph.add_conditional_edges("judge", route(_after_judge), ["decide", "escalate"])
+    graph.add_conditional_edges("decide", route(_after_decide), ["record", "escalate"])
+    graph.add_edge("await_review", "record")
 
 
 def thread(inspection_id: str) -> Any:

@@ -8,11 +8,14 @@ from typing import Any
 from langgraph.runtime import Runtime
 from langgraph.types import interrupt
 from PIL import Image
+from pydantic import ValidationError
 
 from lad_agent import images, policy
-from lad_agent.errors import ReasonerError, ReasonerTimeout, UnreadableInput
+from lad_agent.errors import ReasonerError, ReasonerTimeout, UnreadableInput, UsageError
 from lad_agent.graphs import state as states
+from lad_agent.graphs.ports import Store
 from lad_agent.graphs.state import Context, State
+from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Reason, Result
 from lad_agent.reasoners.base import Question
 from lad_agent.recipe import Recipe
@@ -20,6 +23,9 @@ from lad_agent.recipe import Recipe
 Update = dict[str, Any]
 
 log = logging.getLogger(__name__)
+
+_ANSWER = ReviewDecision.model_json_schema()
+"""The form in which an inbox asks for the answer to a pause."""
 
 
 async def read(state: State, runtime: Runtime[Context]) -> Update:
@@ -68,14 +74,15 @@ async def judge(state: State, runtime: Runtime[Context]) -> Update:
 
 
 async def decide(state: State, runtime: Runtime[Context]) -> Update:
-    """From judgement to result, by the recipe's policy."""
+    """From judgement to result, by the recipe's policy and calibration."""
     judgement = states.judgement(state)
     if judgement is None:
         return _undecided(Reason.REASONER_FAILED, "no judgement was made")
     recipe = runtime.context.recipes[state["recipe_version"]]
     draw = policy.audit_draw(state["image_sha256"] or "", state["recipe_version"])
-    made = policy.decide(judgement, recipe.policy, draw)
+    judgement, made = policy.decide_by_recipe(judgement, recipe, draw)
     return {
+        "judgement": judgement.model_dump(mode="json"),
         "result": made.result.value,
         "reason": made.reason.value if made.reason else None,
         "audit": made.audit,
@@ -94,11 +101,13 @@ async def escalate(state: State, runtime: Runtime[Context]) -> Update:
 async def await_review(state: State, runtime: Runtime[Context]) -> Update:
     """Wait until the store holds a person's decision; only the store's counts.
 
-    The node runs again from its top on every resume, so it writes nothing. A resume without a
-    decision in the store waits on.
+    An answer that is a decision is taken into the store, where the first one stands: the node may
+    run again from its top on every resume. Any other answer waits on.
     """
-    while await runtime.context.store.review_decision(state["inspection_id"]) is None:
-        interrupt(_request(state))
+    store, refused = runtime.context.store, None
+    while await store.review_decision(state["inspection_id"]) is None:
+        answer = interrupt(_request(state, refused), response_schema=_ANSWER)
+        refused = await _take(store, state["review_id"], answer)
     return {}
 
 
@@ -133,8 +142,22 @@ def _undecided(reason: Reason, detail: str | None) -> Update:
     return {"result": Result.NOT_DECIDABLE.value, "reason": reason.value, "detail": detail}
 
 
-def _request(state: State) -> dict[str, Any]:
-    """The pause in the form that LangGraph's inboxes show."""
+async def _take(store: Store, review_id: str | None, answer: object) -> str | None:
+    """Take the answer to a pause into the store, if it is a decision; else why it is refused."""
+    if review_id is None or not isinstance(answer, dict):
+        return "no decision in the store yet"
+    try:
+        await store.decide_review(review_id, ReviewDecision.model_validate(answer))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _request(state: State, refused: str | None) -> dict[str, Any]:
+    """The pause in the form that LangGraph's inboxes show; `refused` is the last answer's fault."""
     judgement = state["judgement"] or {}
     args = {
         "inspection_id": state["inspection_id"],
@@ -143,6 +166,7 @@ def _request(state: State) -> dict[str, Any]:
         "reason": state["reason"],
         "detail": state["detail"],
         "rationale": judgement.get("rationale"),
+        "refused": refused,
     }
     description = f"{Path(state['image']).name}: {state['reason']}; lad-agent review decide"
     return {

@@ -38,6 +38,14 @@ class Store(Protocol):
         """The person's decision on the escalation of this inspection, None while it is open."""
         ...
 
+    async def decide_review(self, review_id: str, decision: ReviewDecision) -> None:
+        """Take a person's decision; the first one stands.
+
+        Raises:
+            UsageError: decided already, or an incomplete decision.
+        """
+        ...
+
     async def apply_review(self, inspection_id: str) -> None:
         """After the person's decision: the inspection's final result."""
         ...
