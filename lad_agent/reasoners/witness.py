@@ -61,12 +61,16 @@ class ObjectHead(nn.Module):
     def read(self, features: Tensor, nouns: Mapping[str, Sequence[str]]) -> list[Facts]:
         """What the heads see in each picture; `nouns` maps a product to its nouns.
 
-        Counts come from the count head; cells are the noun's most probable ones, as many as that.
+        A count is the one that count head and cells together make most probable: the first leans
+        to numbers it has met often, the second counts twice what lies on the border of two cells.
+        Its cells are the noun's most probable ones, as many as that.
         """
         mean = features.mean(1)
         product = self.product(mean).argmax(-1).tolist()
-        counts = self.counts(mean).unflatten(-1, (-1, MOST + 1)).argmax(-1).tolist()
         cells = self.cells(features).unflatten(-1, (-1, 2)).sigmoid()
+        summed = number_of_parts(cells.transpose(1, 2).flatten(2))
+        counts = self.counts(mean).unflatten(-1, (-1, MOST + 1)).softmax(-1)
+        counts = (counts * summed).argmax(-1).tolist()
         values = [logits.argmax(-1).tolist() for logits in self.attribute_logits(features)]
         out = []
         for row, number in enumerate(product):
@@ -85,6 +89,22 @@ class ObjectHead(nn.Module):
             }
             out.append(Facts(name, places, attributes))
         return out
+
+
+def number_of_parts(present: Tensor) -> Tensor:
+    """How many of independent events happen, from their probabilities [.., events].
+
+    Probabilities [.., MOST + 1] of 0, 1, .. and MOST or more: the Poisson binomial distribution,
+    one event after the other.
+    """
+    out = torch.zeros(*present.shape[:-1], MOST + 1, dtype=present.dtype, device=present.device)
+    out[..., 0] = 1.0
+    for event in present.unbind(-1):
+        more = out.roll(1, -1)
+        more[..., 0] = 0.0
+        more[..., -1] += out[..., -1]
+        out = torch.lerp(out, more, event[..., None])
+    return out
 
 
 @dataclass(frozen=True)

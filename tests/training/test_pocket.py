@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -29,7 +31,13 @@ from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.local import TransformersReasoner
-from lad_agent.reasoners.witness import MOST, ObjectHead, Witness, load_witness
+from lad_agent.reasoners.witness import (
+    MOST,
+    ObjectHead,
+    Witness,
+    load_witness,
+    number_of_parts,
+)
 from lad_agent.recipe import Region, Rule
 from lad_agent.training import synloco
 from lad_agent.training.pocket import (
@@ -791,11 +799,29 @@ def test_the_head_reads_counts_and_their_most_probable_cells() -> None:
         for parameter in head.parameters():
             parameter.zero_()
         head.product.bias[vocabulary.PRODUCT_NAMES.index("screw_bag")] = 1.0
+        head.cells.bias.fill_(-9.0)
+        head.cells.weight[2 * washers, 4] = 14.0
+        head.cells.weight[2 * washers + 1, 4] = 13.0
+        head.cells.weight[2 * washers, 9] = 9.0  # half a washer: the count head decides
         head.counts.bias[washers * (MOST + 1) + 3] = 1.0
-        head.cells.weight[2 * washers, 4] = 5.0
-        head.cells.weight[2 * washers + 1, 4] = 4.0
-        head.cells.weight[2 * washers, 9] = 3.0
     features = torch.eye(len(CELLS))[None]  # each cell's token names its cell
     (seen,) = cast(Any, head).read(features, {"screw_bag": ("washers", "nuts")})
     assert seen.product == "screw_bag"
     assert seen.places == {"washers": [CELLS[4], CELLS[4], CELLS[9]], "nuts": []}
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=6))
+def test_the_number_of_parts_is_that_of_all_ways_to_have_them(percent: list[int]) -> None:
+    present = [n / 100 for n in percent]
+    expected = [0.0] * (MOST + 1)
+    for happened in itertools.product((0, 1), repeat=len(present)):
+        ways = (p if yes else 1 - p for p, yes in zip(present, happened, strict=True))
+        expected[sum(happened)] += math.prod(ways)
+    found = number_of_parts(torch.tensor(present, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_more_parts_than_can_be_told_are_the_most() -> None:
+    found = number_of_parts(torch.ones(2, MOST + 4))
+    assert found[:, -1].tolist() == [1.0, 1.0]
+    assert found.sum() == 2.0
