@@ -96,7 +96,7 @@ def train(
     Within a torch.distributed group the processes share the pictures of each step and average
     their gradients; the first one saves and logs.
     """
-    rank, world = _place()
+    rank, world = place()
     torch.manual_seed(config.seed)
     width = model.config.text_config.hidden_size
     head = ObjectHead(width, WORDS)
@@ -128,6 +128,13 @@ def train(
         if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
             _save(checkpoint, net, optimizer, step + 1)
     return head
+
+
+def place() -> tuple[int, int]:
+    """Rank and number of the processes that train together."""
+    if distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def finished(checkpoint: Path, config: DenseConfig) -> bool:
@@ -209,13 +216,6 @@ def schedule(step: int, config: DenseConfig) -> float:
     warm = min(1.0, (step + 1) / config.warmup)
     left = (config.steps - step) / (config.steps * config.decay_share)
     return warm * min(1.0, max(0.02, left))
-
-
-def _place() -> tuple[int, int]:
-    """Rank and number of the processes that train together."""
-    if distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:

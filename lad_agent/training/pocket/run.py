@@ -44,7 +44,7 @@ class PocketConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=1000))
     rules: SftConfig = field(
-        default_factory=lambda: SftConfig("rules", steps=3600, learning_rate=1.2e-3)
+        default_factory=lambda: SftConfig("rules", steps=3000, learning_rate=1.2e-3)
     )
 
 
@@ -86,7 +86,8 @@ def train_pocket(
         read = dense.measure(net, head, validation, len(validation))
         say(f"dense: pictures read wholly right by the head: {_shares(read)}")
         clock.result("head_reads", read)
-        _features(out, net, config)
+        if not (out / "features.safetensors").exists():
+            _share(processes, _features_process, out, config)
     for stage in (config.captions, config.rules):
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
@@ -139,6 +140,29 @@ def _dense_process(out: Path, config: PocketConfig) -> None:
     dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
 
 
+def _features_process(out: Path, config: PocketConfig) -> None:
+    """One of the processes that make the tower's tokens of the pictures for fine-tuning, and of
+    each product's references."""
+    _, net = _network(config)
+    dense.load(net, out / "dense.safetensors")
+    pictures = data.load(out / "pictures", config.dense_pictures + config.sft_pictures)
+    rank, world = dense.place()
+    shares = np.split(np.arange(config.dense_pictures, len(pictures)), world)
+    own = sft.tokens(net, pictures, shares[rank])
+    parts = [own]
+    if world > 1:
+        parts = [torch.empty_like(own) for _ in range(world)]
+        distributed.all_gather(parts, own)
+    if rank:
+        return
+    tokens = {"queries": torch.cat(parts)}
+    for product in synloco.PRODUCTS:
+        images = [data.reference(product, config.seed + 2, n) for n in range(data.REFERENCES)]
+        normal = data.Pictures((np.stack(images),), (), ())
+        tokens[product] = sft.tokens(net, normal, np.arange(len(images)))
+    _write(out / "features.safetensors", tokens)
+
+
 def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
     """One of the processes that train the language model together."""
     processor, net = _network(config)
@@ -151,7 +175,7 @@ def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
     queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
     log = _Clock(out, partial(print, flush=True)).log(stage.stage)
     sft.train(net, processor, queries, tokens, stage, out / stage.stage, [_Lines(log)])
-    if not distributed.is_initialized() or distributed.get_rank() == 0:
+    if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
         _write(
             _language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
@@ -220,21 +244,6 @@ def _own(out: Path, config: PocketConfig) -> None:
         written.write_text(wanted, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
-
-
-def _features(out: Path, net: Qwen2_5_VLForConditionalGeneration, config: PocketConfig) -> None:
-    """The tower's tokens of the pictures for fine-tuning, and of each product's references."""
-    path = out / "features.safetensors"
-    if path.exists():
-        return
-    pictures = data.load(out / "pictures", config.dense_pictures + config.sft_pictures)
-    rows = np.arange(config.dense_pictures, len(pictures))
-    tokens = {"queries": sft.tokens(net, pictures, rows)}
-    for product in synloco.PRODUCTS:
-        images = [data.reference(product, config.seed + 2, n) for n in range(data.REFERENCES)]
-        normal = data.Pictures((np.stack(images),), (), ())
-        tokens[product] = sft.tokens(net, normal, np.arange(len(images)))
-    _write(path, tokens)
 
 
 def _language_path(out: Path, stage: SftConfig) -> Path:
