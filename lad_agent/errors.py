@@ -3,7 +3,8 @@
     LadAgentError                     1
     |-- UsageError                    2   wrong argument, setting or file given by the user
     |   |-- RecipeError               2   a recipe that cannot be used; names file, line and remedy
-    |   `-- NotFound                  2   an id, product or review that is not there
+    |   |-- NotFound                  2   an id, product or review that is not there
+    |   `-- Conflict                  2   decided already, or in another's hand; says by whom
     |-- UnreadableInput               3   an image that could not be read (recorded, never passed)
     |-- PrerequisiteError             4   something to install, start or free first
     |   |-- ModelError                4   a model folder that lacks files or is another architecture
@@ -24,6 +25,7 @@ are mapped to these at the border and kept as `__cause__`.
 
 __all__ = [
     "CheckFailed",
+    "Conflict",
     "LadAgentError",
     "ModelError",
     "NotFound",
@@ -61,6 +63,10 @@ class RecipeError(UsageError):
 
 class NotFound(UsageError):
     """Nothing there under the given id or name."""
+
+
+class Conflict(UsageError):
+    """Somebody else was first; what they did stands."""
 
 
 class UnreadableInput(LadAgentError):

@@ -6,15 +6,16 @@ blurred, too small or noise, is a reason for NotDecidable.
 
 import hashlib
 import io
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lad_agent.errors import UnreadableInput
+from lad_agent.errors import RecipeError, UnreadableInput
 from lad_agent.judgement import Reason
-from lad_agent.recipe import Recipe, Region
+from lad_agent.recipe import Recipe, Region, load
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 """File names that a folder is searched for."""
@@ -64,6 +65,30 @@ def file_sha256(path: Path) -> str:
         UnreadableInput: not a file, no right to read it, or far too large.
     """
     return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def find(paths: Iterable[Path], sha256: str | None) -> Path | None:
+    """The first of `paths` that still holds the bytes of that SHA-256; None where none does."""
+    for path in paths:
+        try:
+            if file_sha256(path) == sha256:
+                return path
+        except UnreadableInput:
+            continue
+    return None
+
+
+def find_references(recipe_path: Path, hashes: Sequence[str]) -> list[Path | None]:
+    """The reference pictures with these SHA-256: those the recipe names now, or files beside it."""
+    try:
+        named = load(recipe_path).references
+    except (RecipeError, OSError, ValueError):
+        named = ()
+    try:
+        beside = [p for p in sorted(recipe_path.parent.iterdir()) if p.suffix.lower() in SUFFIXES]
+    except (OSError, ValueError):
+        beside = []
+    return [find((*named, *beside), sha256) for sha256 in hashes]
 
 
 def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> ReadImage:

@@ -11,6 +11,12 @@ from lad_agent.judgement import Disposition, Finding, Judgement, Reason, Result
 
 ReviewKind = Literal["escalation", "audit"]
 
+MEANINGS: dict[str, str] = {
+    "escalation": "review: decides about a part that was not decidable",
+    "audit": "audit: judges a decided part anew, without sight of the result",
+}
+"""What a person's name under a review means, by its kind; stands with the decision."""
+
 
 class Intake(BaseModel):
     """What is known before the image is judged; makes the open row.
@@ -110,6 +116,7 @@ def idempotency_key(intake: Intake) -> str:
 
 
 __all__ = [
+    "MEANINGS",
     "Intake",
     "Judgement",
     "Opened",

@@ -8,6 +8,7 @@ what was calibrated for it; a new rule does not.
 import difflib
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -197,6 +198,13 @@ def shipped(product: str) -> Path:
             f"shipped: {', '.join(SHIPPED)}; or give --recipe FILE.yaml"
         )
     return Path(__file__).parent / "recipes" / product / "recipe.yaml"
+
+
+def recorded_version(product: str, said: Mapping[str, Any]) -> str:
+    """The version of an uncalibrated recipe that says what the audit store has noted of it."""
+    task = {name: said[name] for name in ("rules", "references", "region", "image_size")}
+    policy = Policy.model_validate(said["policy"]).model_dump(exclude_none=True)
+    return _version({"product": product, **task, "policy": policy})
 
 
 def _version(content: object) -> str:

@@ -11,6 +11,9 @@ from lad_agent.inspection import Outcome
 
 SUFFIXES = (".jsonl", ".csv")
 
+# What a formula begins with in a spreadsheet; of those in full width some programs make these.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 
 def check_target(path: Path) -> None:
     """Refuse a place that results cannot be written to, before anything is inspected.
@@ -48,11 +51,34 @@ def line(outcome: Outcome) -> str:
     return outcome.model_dump_json() + "\n"
 
 
+def neutral(value: object) -> object:
+    """`value` as a cell of a CSV that no spreadsheet takes as a formula (after OWASP).
+
+    >>> neutral("=HYPERLINK(1)"), neutral(-0.5), neutral("R1 ok")
+    ("'=HYPERLINK(1)", -0.5, 'R1 ok')
+    """
+    if isinstance(value, str) and value.startswith(_FORMULA):
+        return "'" + value
+    return value
+
+
+def printable(text: str) -> str:
+    """`text` with every control, direction and unencodable character written as its code.
+
+    >>> printable("a\\x1b[2J\\u202eé")
+    'a\\\\x1b[2J\\\\u202eé'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def _csv(outcomes: Iterable[Outcome]) -> str:
     text = io.StringIO()
     table = csv.DictWriter(text, list(Outcome.model_fields), lineterminator="\n")
     table.writeheader()
     for outcome in outcomes:
         row = outcome.model_dump(mode="json")
-        table.writerow(row | {"places": " ".join(outcome.places)})
+        row["places"] = " ".join(outcome.places)
+        table.writerow({name: neutral(value) for name, value in row.items()})
     return text.getvalue()

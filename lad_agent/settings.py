@@ -26,6 +26,15 @@ class Settings(BaseSettings):
 
     `store` is a path or a SQLAlchemy URL. `reasoner` is `pocket` (the embedded model), a model
     folder, or `http://host:port/v1#model` for a server. `by` stands in the audit trail.
+
+    With a `signing_key` (a file of `lad-agent audit keygen`) the ledger's head is signed after so
+    many events or minutes, and appended to `heads_file`, which should lie out of reach of the
+    database's users.
+
+    The rest is for the service: the folder of its `recipes` (those shipped), the `image_roots`
+    below which a request may name a file (none), how many parts it accepts before it asks callers
+    to wait (`queue`), how long a session and a claim last, and whether every decision asks for the
+    password again.
     """
 
     model_config = SettingsConfigDict(
@@ -41,6 +50,17 @@ class Settings(BaseSettings):
     in_flight: int = Field(default=64, ge=1, le=4096)
     max_batch: int = Field(default=32, ge=1, le=1024)
     max_pixels: int = Field(default=64_000_000, ge=10_000)
+    signing_key: Path | None = None
+    heads_file: Path | None = None
+    head_every_events: int = Field(default=1000, ge=1)
+    head_every_minutes: float = Field(default=60.0, gt=0)
+    recipes: Path | None = None
+    image_roots: tuple[Path, ...] = ()
+    queue: int = Field(default=256, ge=1, le=100_000)
+    max_upload_mb: float = Field(default=32.0, gt=0, le=1000)
+    session_minutes: float = Field(default=480.0, gt=0, le=10_000)
+    lease_minutes: float = Field(default=10.0, gt=0, le=1440)
+    sign_with_password: bool = False
 
     @classmethod
     def settings_customise_sources(

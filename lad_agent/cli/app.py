@@ -13,9 +13,11 @@ from lad_agent.cli import (
     ledger,
     recipe,
     review,
+    serve,
     store,
     synth,
     train,
+    users,
 )
 from lad_agent.errors import LadAgentError
 
@@ -37,6 +39,8 @@ app.add_typer(store.app, name="store")
 app.add_typer(recipe.app, name="recipe")
 app.command("synth")(synth.synth)
 app.add_typer(train.app, name="train")
+app.command("serve")(serve.serve)
+app.add_typer(users.app, name="users")
 app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("doctor")(doctor.doctor)
@@ -63,6 +67,12 @@ def _missing(error: ImportError) -> None:
         "trl": "train",
         "sklearn": "train",
         "scipy": "train",
+        "fastapi": "serve",
+        "uvicorn": "serve",
+        "jinja2": "serve",
+        "argon2": "serve",
+        "prometheus_client": "serve",
+        "pyarrow": "parquet",
     }
     extra = extras.get((error.name or "").partition(".")[0])
     if extra is None:

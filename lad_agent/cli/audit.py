@@ -2,83 +2,218 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lad_agent.cli import options
+from lad_agent.cli import options, replay
+from lad_agent.cli.wanted import filtered, told
 
 if TYPE_CHECKING:
-    from lad_agent.store import History, Inspected
+    from lad_agent.store import History, Inspected, InspectionFilter
 
 app = typer.Typer(help="What was inspected.", no_args_is_help=True, rich_markup_mode=None)
+app.command("replay")(replay.replay)
+
+InspectionId = Annotated[str, typer.Argument(metavar="ID", help="The id of an inspection.")]
+By = Annotated[
+    str,
+    typer.Option(
+        help="hour, day, product, station, lot, model, recipe_version; cause, reviewer or audit."
+    ),
+]
 
 
 @app.command("list")
+@filtered
 def list_(
+    wanted: InspectionFilter,
     store: options.Store = None,
-    product: options.Product = None,
-    result: Annotated[str | None, typer.Option(help="Only OK, NotOK or NotDecidable.")] = None,
-    since: options.Since = None,
-    part: Annotated[str | None, typer.Option(help="Only this part_id.")] = None,
-    station: Annotated[str | None, typer.Option(help="Only this station.")] = None,
-    lot: Annotated[str | None, typer.Option(help="Only this lot.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="No more than N.")] = 50,
+    after: Annotated[
+        str | None, typer.Option(metavar="ID", help="Go on after this inspection.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List inspections, the newest first."""
     from lad_agent import settings
+    from lad_agent.cli.tables import as_json as json
     from lad_agent.cli.tables import columns
-    from lad_agent.judgement import Result
-    from lad_agent.store import InspectionFilter, open_store
+    from lad_agent.store import open_store, queries
 
-    wanted = InspectionFilter(
-        product=product,
-        result=Result(options.choice("--result", result, list(Result))) if result else None,
-        part_id=part,
-        station=station,
-        lot=lot,
-        since=options.moment(since),
-    )
     with open_store(settings.load(store=store).store, create=False) as audit:
-        found = audit.inspections(wanted, limit=limit)
-        total = audit.count(wanted)
+        found = audit.ask(
+            lambda session: list(
+                queries.inspections(
+                    session, wanted, newest_first=True, limit=limit + 1, after=after
+                )
+            )
+        )
+    shown = found[:limit]
     if as_json:
-        typer.echo(json.dumps([_line(one) for one in found], indent=2, ensure_ascii=False))
+        typer.echo(json([_line(one) for one in shown]))
         return
     if not found:
         typer.echo("no such inspection")
         return
     heads = ("inspection", "at", "product", "part", "result", "final", "why")
-    typer.echo(columns(heads, [_row(one) for one in found]))
-    if total > len(found):
-        typer.echo(f"... {total - len(found)} more: --limit {total}")
+    typer.echo(columns(heads, [_row(one) for one in shown]))
+    if len(found) > limit:
+        typer.echo(f"... more: --after {shown[-1].id}")
 
 
 @app.command()
 def show(
-    inspection_id: Annotated[str, typer.Argument(metavar="ID", help="The id of an inspection.")],
-    store: options.Store = None,
-    as_json: options.Json = False,
+    inspection_id: InspectionId, store: options.Store = None, as_json: options.Json = False
 ) -> None:
     """Show all that is known of one inspection: judgement, reviews, recipe and events."""
     from lad_agent import settings
+    from lad_agent.cli.tables import as_json as json
+    from lad_agent.results import printable
     from lad_agent.store import open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         history = audit.history(inspection_id)
     if as_json:
-        typer.echo(json.dumps(_whole(history), indent=2, ensure_ascii=False))
+        typer.echo(json(_whole(history)))
         return
     for name, value in _line(history.inspected).items():
         if value not in (None, [], ""):
-            typer.echo(f"{name:<16}{_words(value)}")
+            typer.echo(f"{name:<16}{printable(_words(value))}")
     if history.judgement and history.judgement.evidence_detail:
-        typer.echo(f"{'evidence':<16}{history.judgement.evidence_detail}")
+        typer.echo(f"{'evidence':<16}{printable(history.judgement.evidence_detail)}")
     typer.echo("events")
     for event in history.events:
-        typer.echo(f"  {event.at}  {event.type}  {event.actor}")
+        typer.echo(f"  {event.at}  {event.type}  {printable(event.actor)}")
+
+
+@app.command()
+@filtered
+def stats(
+    wanted: InspectionFilter,
+    by: By = "product",
+    store: options.Store = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write to a .csv, .json, .jsonl or .parquet.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Count results by time, product or place; causes, reviewers, or what audits say."""
+    from lad_agent import settings
+    from lad_agent.cli.tables import as_json as json
+    from lad_agent.cli.tables import columns
+    from lad_agent.store import export, open_store
+    from lad_agent.store import stats as counted
+
+    kind = options.choice("--by", by, list(counted.KINDS))
+    with open_store(settings.load(store=store).store, create=False) as audit:
+        table = audit.ask(lambda session: counted.figures(session, wanted, kind))
+    if out is not None:
+        export.write(out, table.columns, table.rows)
+    if as_json:
+        typer.echo(json(list(table.rows)))
+    elif out is None:
+        typer.echo(columns(list(table.columns), [_cells(row) for row in table.rows]))
+
+
+@app.command()
+@filtered
+def export(
+    wanted: InspectionFilter,
+    out: Annotated[Path, typer.Argument(help="A .csv, .json, .jsonl or .parquet.")],
+    reviews: Annotated[
+        bool, typer.Option("--reviews", help="The reviews of these inspections instead.")
+    ] = False,
+    by: options.By = None,
+    store: options.Store = None,
+) -> None:
+    """Write the rows of v_inspections, or of v_reviews, to a file; see docs/querying.md.
+
+    That they left the store is an event in the ledger.
+    """
+    from dataclasses import asdict
+
+    from lad_agent import settings
+    from lad_agent.store import export as exported
+    from lad_agent.store import open_store, views
+
+    view = views.REVIEWS if reviews else views.INSPECTIONS
+    rows = exported.reviews if reviews else exported.inspections
+    chosen = settings.load(store=store, by=by)
+    with open_store(chosen.store, create=False) as audit:
+        written = audit.ask(
+            lambda session: exported.write(out, exported.columns(view), rows(session, wanted))
+        )
+        what = {"view": view.name, "file": out.name, **asdict(written), "filters": told(wanted)}
+        audit.exported(chosen.station, chosen.by, what)
+    typer.echo(f"{out}: {written.rows} rows, SHA-256 {written.sha256}")
+
+
+@app.command()
+def certificate(
+    inspection_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="The id of an inspection.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The HTML file to write (ID.html).")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Check this certificate instead of making one.")
+    ] = None,
+    signing_key: Annotated[
+        Path | None, typer.Option(help="The file that audit keygen made.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="With --check: the .pub file of who must have signed.")
+    ] = None,
+    store: options.Store = None,
+) -> None:
+    """Make a signed HTML certificate of one part, its images in it, or check one."""
+    from lad_agent.errors import UsageError
+
+    if check is not None and inspection_id is None:
+        _check(check, public_key)
+    elif inspection_id is not None and check is None:
+        _certify(inspection_id, out, signing_key, store)
+    else:
+        raise UsageError("give the id of an inspection, or --check FILE")
+
+
+def _certify(inspection_id: str, out: Path | None, key: Path | None, store: str | None) -> None:
+    from lad_agent import settings
+    from lad_agent.errors import PrerequisiteError, UsageError
+    from lad_agent.store import certificate as certificates
+    from lad_agent.store import open_store, signing
+
+    chosen = settings.load(store=store, signing_key=key)
+    if chosen.signing_key is None:
+        raise PrerequisiteError(
+            "no signing key; make one with lad-agent audit keygen FILE, then --signing-key FILE"
+        )
+    with open_store(chosen.store, create=False) as audit:
+        signer = signing.load_key(chosen.signing_key)
+        content = certificates.render(audit.history(inspection_id), audit.images, signer)
+    path = out or Path(f"{inspection_id}.html")
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    typer.echo(f"{path}: signed by {signer.public}")
+
+
+def _check(path: Path, key: Path | None) -> None:
+    from lad_agent.errors import CheckFailed, UsageError
+    from lad_agent.store import certificate as certificates
+    from lad_agent.store import signing
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        by = certificates.check(content, signing.load_public(key) if key else None)
+    except CheckFailed as error:
+        raise CheckFailed(f"{path}: {error}") from error
+    typer.echo(f"{path}: whole, signed by {by}")
 
 
 def _line(one: Inspected) -> dict[str, Any]:
@@ -129,3 +264,10 @@ def _whole(history: History) -> dict[str, Any]:
 
 def _words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _cells(row: Any) -> list[str]:
+    return [
+        "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        for value in row.values()
+    ]

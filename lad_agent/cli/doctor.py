@@ -49,6 +49,7 @@ def doctor(
         _device(),
         _model(chosen.reasoner),
         _store(chosen),
+        *_head(chosen),
         _disk(chosen),
     ]
     if as_json:
@@ -161,11 +162,40 @@ def _store(chosen: Settings) -> Finding:
         with open_store(chosen.store, create=False) as audit:
             count = audit.count(InspectionFilter())
             waiting = len(audit.reviews(ReviewFilter(decided=False)))
-            schema = audit.schema_version
+            schema, name = audit.schema_version, audit.name
     except LadAgentError as error:
         return Finding("store", "missing", str(error), "give another --store until it is mended")
-    detail = f"{chosen.store}: schema {schema}, {count} inspections, {waiting} waiting for a person"
+    detail = f"{name}: schema {schema}, {count} inspections, {waiting} waiting for a person"
     return Finding("store", "ok", detail)
+
+
+def _head(chosen: Settings) -> list[Finding]:
+    """How old the last head is that nobody who writes the database can reach."""
+    from datetime import UTC, datetime
+
+    from lad_agent.errors import LadAgentError
+    from lad_agent.store.heads import read_file
+    from lad_agent.store.signing import load_key
+
+    remedy = "lad-agent audit keygen FILE, then set signing_key and heads_file"
+    if chosen.signing_key is None:
+        return [Finding("signed head", "note", "no signing key: heads are not signed", remedy)]
+    try:
+        load_key(chosen.signing_key)
+        if chosen.heads_file is None:
+            return [Finding("signed head", "note", "heads are not exported", "set heads_file")]
+        there = read_file(chosen.heads_file) if chosen.heads_file.exists() else []
+    except LadAgentError as error:
+        return [Finding("signed head", "missing", str(error), "see docs/audit-ledger.md")]
+    if not there:
+        again = "lad-agent audit head"
+        return [Finding("signed head", "note", f"{chosen.heads_file}: none exported yet", again)]
+    age = datetime.now(UTC) - max(datetime.fromisoformat(head.at) for head in there)
+    minutes = age.total_seconds() / 60
+    old = minutes > 2 * chosen.head_every_minutes
+    detail = f"{chosen.heads_file}: the last exported head is {minutes:.0f} minutes old"
+    remedy = "lad-agent audit head" if old else ""
+    return [Finding("signed head", "note" if old else "ok", detail, remedy)]
 
 
 def _disk(chosen: Settings) -> Finding:

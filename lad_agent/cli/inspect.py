@@ -105,13 +105,15 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
 
     from lad_agent import reasoners
     from lad_agent.cli.progress import Progress
-    from lad_agent.cli.wiring import pauses_file, settle
+    from lad_agent.cli.wiring import open_audit, pauses_file, settle
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.graphs.runner import run_batch
-    from lad_agent.store import AsyncStore, open_store
+    from lad_agent.software import versions
+    from lad_agent.store import AsyncStore
+    from lad_agent.store.software import see
 
     stop = asyncio.Event()
-    with open_store(chosen.store) as audit, Progress(len(gathered.items)) as progress:
+    with open_audit(chosen) as audit, Progress(len(gathered.items)) as progress:
         for fault in gathered.faults:
             progress.say(fault)
         progress.status(f"loading the reasoner ({chosen.reasoner})")
@@ -123,6 +125,7 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
             queue=max(256, chosen.in_flight),
         )
         try:
+            audit.transact([lambda unit: see(unit, chosen.station, chosen.by, versions())])
             async with AsyncStore(audit) as store, pauses(pauses_file(audit)) as saver:
                 await settle(audit, store, saver)
                 progress.start()

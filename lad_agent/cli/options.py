@@ -1,7 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -15,26 +15,38 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does this (the system user).")]
 Product = Annotated[str | None, typer.Option("--product", help="Only this product.")]
 Since = Annotated[
-    str | None, typer.Option("--since", help="A date or time (2026-05-31), or an age: 30m, 8h, 7d.")
+    str | None,
+    typer.Option("--since", help="A date or time (2026-05-31), today, or an age: 30m, 8h, 7d."),
 ]
+Until = Annotated[str | None, typer.Option("--until", help="The same; of a date, its end.")]
 
 
-def moment(text: str | None) -> datetime | None:
-    """The time that `--since` means; a time without a zone is local.
+def moment(text: str | None, flag: str = "--since") -> datetime | None:
+    """The time that `flag` means; a time without a zone is local, an age may have a minus.
+
+    A day is its beginning for `--since`, its end for `--until`.
 
     Raises:
         UsageError: neither a date, a time nor an age.
     """
     if text is None:
         return None
-    if age := re.fullmatch(r"(\d{1,5})([mhd])", text):
+    if age := re.fullmatch(r"-?(\d{1,5})([mhd])", text):
         unit = {"m": "minutes", "h": "hours", "d": "days"}[age[2]]
         return datetime.now(UTC) - timedelta(**{unit: int(age[1])})
     try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError as error:
+        day = date.today() if text == "today" else date.fromisoformat(text)
+    except ValueError:
+        day = None
+    try:
+        if day is None:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        if flag == "--until":
+            day += timedelta(days=1)
+        return datetime(day.year, day.month, day.day).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"--since {text}: give a date like 2026-05-31, or an age like 8h"
+            f"{flag} {text}: give a date like 2026-05-31, today, or an age like 8h"
         ) from error
 
 

@@ -119,11 +119,11 @@ def decide(
 
 
 async def _decide(review_id: str, decision: ReviewDecision, chosen: Settings) -> Review:
-    from lad_agent.cli.wiring import pauses_file, settle
+    from lad_agent.cli.wiring import open_audit, pauses_file, settle
     from lad_agent.graphs.checkpoints import pauses
-    from lad_agent.store import AsyncStore, open_store
+    from lad_agent.store import AsyncStore
 
-    with open_store(chosen.store, create=False) as audit:
+    with open_audit(chosen, create=False) as audit:
         review = _find(audit, review_id)
         audit.decide_review(review.id, decision)
         async with AsyncStore(audit) as store, pauses(pauses_file(audit)) as saver:

@@ -1,17 +1,23 @@
-"""Plain tables: columns padded with blanks, numbers to the right."""
+"""What is printed: tables with columns padded by blanks, and JSON."""
 
+import json
 from collections.abc import Sequence
+
+from lad_agent.results import printable
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as text.
+    """A table as text, free of characters that a terminal would obey.
 
     >>> print(columns(("part", "n"), [("nut", "12"), ("washer", "3")]))
     part     n
     nut     12
     washer   3
     """
-    table = [tuple(heads), *(tuple(" ".join(cell.split()) for cell in row) for row in rows)]
+    table = [
+        tuple(heads),
+        *(tuple(printable(" ".join(cell.split())) for cell in row) for row in rows),
+    ]
     widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
     right = [bool(rows) and all(_number(row[i]) for row in rows) for i in range(len(heads))]
     lines = []
@@ -22,6 +28,12 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         )
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def as_json(data: object) -> str:
+    """`data` as JSON for people to read; what UTF-8 cannot hold stands as an escape."""
+    text = json.dumps(data, indent=2, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _number(cell: str) -> bool:

@@ -99,6 +99,96 @@ async def resume(
     await graph.ainvoke(answer, config, context=Context(store=store), durability="exit")
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An item with its row in the store; `complete` when its result is recorded already.
+
+    `first` of those that were begun and not finished: it runs the workflow, the others wait.
+    """
+
+    id: str
+    item: Item
+    image_sha256: str | None
+    complete: bool
+    first: bool
+
+
+class Line:
+    """Inspects items as they come, many at once, each exactly once, over one compiled graph.
+
+    `recipes`, by recipe version, holds those of all items to come.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reasoner: Reasoner,
+        checkpointer: BaseCheckpointSaver[str],
+        recipes: Mapping[str, Recipe],
+        max_pixels: int,
+    ) -> None:
+        self._graph = build(checkpointer)
+        self._context = Context(store, reasoner, recipes, max_pixels)
+        self._fingerprint = reasoner.fingerprint
+        self._running: dict[str, asyncio.Future[None]] = {}
+        self._again: set[str] = set()
+
+    async def begin(self, item: Item, order: Order) -> Begun:
+        """Take an item in: from here on nothing is lost. `finish` must follow.
+
+        Raises:
+            StoreError: the store failed; nothing was taken in.
+        """
+        try:
+            sha256 = await asyncio.to_thread(images.file_sha256, item.image)
+        except UnreadableInput:
+            sha256 = None
+        intake = _intake(item, sha256, order, self._fingerprint)
+        opened = await self._take_in(intake, again=order.again)
+        if order.again:
+            self._again.add(opened.id)
+        first = not opened.complete and opened.id not in self._running
+        if first:
+            self._running[opened.id] = asyncio.get_running_loop().create_future()
+        return Begun(opened.id, item, sha256, opened.complete, first)
+
+    async def finish(self, begun: Begun) -> Done:
+        """Judge what was taken in, and record it; nothing where that is done already.
+
+        Raises:
+            StoreError: the store failed; the row stays open, `begin` finds it again.
+        """
+        detail = None if begun.complete else await self._run_once(begun)
+        outcome = await self._context.store.outcome(begun.id)
+        if outcome is None:
+            raise StoreError(f"inspection {begun.id} was not recorded; run the same command again")
+        return Done(begun.item, outcome, earlier=begun.complete, detail=detail)
+
+    async def _take_in(self, intake: Intake, *, again: bool) -> Opened:
+        store = self._context.store
+        opened = await store.take_in(intake)
+        if not opened.found:
+            return opened
+        last = await store.last_attempt(intake)
+        if last > 1:
+            opened = await store.take_in(intake.model_copy(update={"attempt": last}))
+        if again and opened.complete and opened.id not in self._again:
+            opened = await store.take_in(intake.model_copy(update={"attempt": last + 1}))
+        return opened
+
+    async def _run_once(self, begun: Begun) -> str | None:
+        """Run the workflow, unless an equal item is running it already."""
+        if not begun.first:
+            if (other := self._running.get(begun.id)) is not None:
+                await asyncio.shield(other)
+            return None
+        try:
+            return await _run_graph(self._graph, self._context, begun)
+        finally:
+            self._running.pop(begun.id).set_result(None)
+
+
 @dataclass
 class _Batch:
     items: Sequence[Item]
@@ -109,14 +199,16 @@ class _Batch:
     on_done: Callable[[Done], None]
     stop: asyncio.Event
     ends: dict[int, Done] = field(default_factory=dict)
-    running: dict[str, asyncio.Future[None]] = field(default_factory=dict)
     failures: int = 0
     stopped: Literal["failures"] | None = None
 
     async def run(self) -> Report:
-        self.graph = build(self.checkpointer)
-        self.context = Context(
-            self.store, self.reasoner, _by_version(self.items), self.order.max_pixels
+        self.line = Line(
+            store=self.store,
+            reasoner=self.reasoner,
+            checkpointer=self.checkpointer,
+            recipes=_by_version(self.items),
+            max_pixels=self.order.max_pixels,
         )
         waiting = iter(enumerate(self.items))
         workers = min(self.order.in_flight, len(self.items))
@@ -135,7 +227,7 @@ class _Batch:
             index, item = next(waiting, (None, None))
             if index is None or item is None:
                 return
-            done = await self._inspect(item)
+            done = await self.line.finish(await self.line.begin(item, self.order))
             self.ends[index] = done
             self.on_done(done)
             self._count(done)
@@ -149,47 +241,12 @@ class _Batch:
             self.stopped = "failures"
             self.stop.set()
 
-    async def _inspect(self, item: Item) -> Done:
-        try:
-            sha256 = await asyncio.to_thread(images.file_sha256, item.image)
-        except UnreadableInput:
-            sha256 = None
-        opened = await self._take_in(_intake(item, sha256, self.order, self.reasoner.fingerprint))
-        detail = None
-        if not opened.complete:
-            detail = await self._run_once(opened.id, item, sha256)
-        outcome = await self.store.outcome(opened.id)
-        if outcome is None:
-            raise StoreError(f"inspection {opened.id} was not recorded; run the same command again")
-        return Done(item, outcome, earlier=opened.complete, detail=detail)
 
-    async def _take_in(self, intake: Intake) -> Opened:
-        opened = await self.store.take_in(intake)
-        if not opened.found:
-            return opened
-        last = await self.store.last_attempt(intake)
-        if last > 1:
-            opened = await self.store.take_in(intake.model_copy(update={"attempt": last}))
-        if self.order.again and opened.complete and opened.id not in self.running:
-            opened = await self.store.take_in(intake.model_copy(update={"attempt": last + 1}))
-        return opened
-
-    async def _run_once(self, inspection_id: str, item: Item, sha256: str | None) -> str | None:
-        """Run the workflow, unless an equal item of this batch is running it already."""
-        if (other := self.running.get(inspection_id)) is not None:
-            await asyncio.shield(other)
-            return None
-        self.running[inspection_id] = ended = asyncio.get_running_loop().create_future()
-        try:
-            return await _run_graph(self.graph, self.context, inspection_id, item, sha256)
-        finally:
-            ended.set_result(None)
-
-
-async def _run_graph(
-    graph: InspectionGraph, context: Context, inspection_id: str, item: Item, sha256: str | None
-) -> str | None:
-    start = states.start(inspection_id, str(item.image), sha256, item.recipe.recipe_version)
+async def _run_graph(graph: InspectionGraph, context: Context, begun: Begun) -> str | None:
+    inspection_id, recipe = begun.id, begun.item.recipe
+    start = states.start(
+        inspection_id, str(begun.item.image), begun.image_sha256, recipe.recipe_version
+    )
     try:
         end = await graph.ainvoke(start, thread(inspection_id), context=context, durability="exit")
     except ValueError:

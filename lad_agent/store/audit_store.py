@@ -1,9 +1,10 @@
 """The audit store as one object: opens the database, runs transactions, answers questions."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 from sqlalchemy import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
@@ -11,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from lad_agent.errors import (
     CheckFailed,
+    LadAgentError,
     NotFound,
     StoreCorrupt,
     StoreError,
@@ -19,11 +21,26 @@ from lad_agent.errors import (
 )
 from lad_agent.inspection import Intake, Opened, Outcome, ReviewDecision
 from lad_agent.judgement import Decision, Judgement
-from lad_agent.store import kept, ledger, operations, projections, queries, schema, sqlite
-from lad_agent.store.ledger import ChainReport, Ledger
+from lad_agent.store import (
+    heads,
+    kept,
+    operations,
+    projections,
+    queries,
+    schema,
+    sqlite,
+    verification,
+)
+from lad_agent.store.dialects import DIALECTS
+from lad_agent.store.filters import InspectionFilter, ReviewFilter
+from lad_agent.store.heads import Head, Signing
+from lad_agent.store.ledger import Ledger
 from lad_agent.store.operations import Unit
-from lad_agent.store.queries import History, Inspected, InspectionFilter, Review, ReviewFilter
+from lad_agent.store.queries import History, Inspected, Review
 from lad_agent.store.schema import State
+from lad_agent.store.verification import ChainReport
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Operation = Callable[[Unit], object]
@@ -32,18 +49,26 @@ BUSY_TIMEOUT_S = 10.0
 
 
 def open_store(
-    value: str | Path, *, create: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S
+    value: str | Path,
+    *,
+    create: bool = True,
+    older: bool = False,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    signing: Signing | None = None,
 ) -> "AuditStore":
     """Open the store that `--store` names: a file path or a SQLAlchemy URL.
 
-    Makes a new one where there is none, unless `create` is false. Another process that writes is
-    waited for up to `busy_timeout_s`.
+    Makes a new one where there is none, unless `create` is false. One of an older schema is
+    opened only with `older`, to migrate it. Another process that writes is waited for up to
+    `busy_timeout_s`. With `signing`, heads are signed as it says.
 
     Raises:
         UsageError: not a URL of a kind that can be used.
         StoreError: it cannot be used as it is; the subclass and the message say why.
     """
-    return AuditStore(_url(value), create=create, busy_timeout_s=busy_timeout_s)
+    return AuditStore(
+        _url(value), create=create, older=older, busy_timeout_s=busy_timeout_s, signing=signing
+    )
 
 
 class AuditStore:
@@ -54,17 +79,30 @@ class AuditStore:
     """
 
     def __init__(
-        self, url: URL, *, create: bool = True, busy_timeout_s: float = BUSY_TIMEOUT_S
+        self,
+        url: URL,
+        *,
+        create: bool = True,
+        older: bool = False,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        signing: Signing | None = None,
     ) -> None:
-        file = sqlite.database_file(url)
-        if file is None:
-            raise UsageError("an audit store must be a file; give --store a path")
-        self.file = file.absolute()
+        self._dialect = DIALECTS[url.get_backend_name()]
+        self._signing = signing
+        self.is_file = self._dialect is sqlite
+        """Whether the database is a file, or else lies on a server."""
+        self.file = _place(url)
+        """The database's file. Of one on a server: what stands for it here, and names what lies
+        beside it (images, pauses)."""
         self.images = self.file.with_name(self.file.name + ".images")
-        absolute = url.set(database=str(self.file))
-        self._engine = sqlite.engine(absolute, busy_timeout_s=busy_timeout_s)
+        if self.is_file:
+            url = url.set(database=str(self.file))
+        self.name = str(self.file) if self.is_file else url.render_as_string(hide_password=True)
+        """What messages call it."""
+        with self._dialect.errors_explained(self.name):
+            self._engine = self._dialect.engine(url, busy_timeout_s=busy_timeout_s)
         try:
-            self._open(create)
+            self._open(create, older)
         except BaseException:
             self._engine.dispose()
             raise
@@ -101,6 +139,19 @@ class AuditStore:
         self._one(lambda unit: operations.decide_review(unit, review_id, decision))
         return self.review(review_id)
 
+    def claim_review(self, review_id: str, by: str, lease_s: float) -> str:
+        """See `operations.claim_review`."""
+        return self._one(lambda unit: operations.claim_review(unit, review_id, by, lease_s))
+
+    def release_review(self, review_id: str, by: str) -> None:
+        """See `operations.release_review`."""
+        self._one(lambda unit: operations.release_review(unit, review_id, by))
+
+    def undo_review(self, review_id: str, by: str, reason: str) -> Review:
+        """Take a decision back; see `operations.undo_review`."""
+        self._one(lambda unit: operations.undo_review(unit, review_id, by, reason))
+        return self.review(review_id)
+
     def apply_review(self, inspection_id: str) -> None:
         """See `operations.apply_review`."""
         self._one(lambda unit: operations.apply_review(unit, inspection_id))
@@ -114,8 +165,27 @@ class AuditStore:
         with self._connection(writing=True) as connection:
             unit = Unit(connection, Ledger(connection))
             results = [step(unit) for step in steps]
+            signed = self._signing is not None and heads.is_due(unit, self._signing)
+            if signed:
+                heads.sign(unit, cast("Signing", self._signing))
             unit.ledger.write()
-            return results
+        if signed:
+            self._export_heads()
+        return results
+
+    def keep_content(self, content: bytes, suffix: str) -> Path:
+        """Keep an image that came without a file, in `images` under its hash; where it lies.
+
+        Raises:
+            StoreReadOnly: it could not be written.
+        """
+        try:
+            return kept.keep_content(content, suffix, self.images)
+        except OSError as error:
+            raise StoreReadOnly(
+                f"{self.images}: an image could not be kept ({error.strerror}); make room or "
+                "make the folder writable, then send it again"
+            ) from error
 
     def keep_image(self, inspection_id: str) -> str | None:
         """Copy an inspection's image into `images`; its path there, or None if it is gone.
@@ -134,7 +204,30 @@ class AuditStore:
                 f"({error.strerror}); make room or make the folder writable, then run again"
             ) from error
 
+    # --- facts of the plant ---------------------------------------------------------------------
+
+    def put_hold(self, station: str, by: str, reason: str, product: str | None = None) -> str:
+        """See `operations.put_hold`."""
+        return self._one(lambda unit: operations.put_hold(unit, station, by, reason, product))
+
+    def release_hold(self, station: str, by: str, product: str | None = None) -> None:
+        """See `operations.release_hold`."""
+        self._one(lambda unit: operations.release_hold(unit, station, by, product))
+
+    def change_user(self, station: str, by: str, name: str, role: str, *, active: bool) -> None:
+        """See `operations.change_user`."""
+        self._one(lambda unit: operations.change_user(unit, station, by, name, role, active=active))
+
+    def exported(self, station: str, by: str, what: Mapping[str, Any]) -> None:
+        """See `operations.exported`."""
+        self._one(lambda unit: operations.exported(unit, station, by, what))
+
     # --- questions ------------------------------------------------------------------------------
+
+    def ask(self, question: Callable[[Session], T]) -> T:
+        """Answer a question of `queries`, `stats` or `export` within one read transaction."""
+        with self._session() as session:
+            return question(session)
 
     def outcome(self, inspection_id: str) -> Outcome | None:
         """The outcome of an inspection, None while it is open or where it is not known."""
@@ -158,12 +251,14 @@ class AuditStore:
         *,
         newest_first: bool = True,
         limit: int | None = None,
+        after: str | None = None,
     ) -> list[Inspected]:
-        """The wanted inspections by time of intake."""
+        """The wanted inspections by time of intake, from the one that follows the id `after`."""
         with self._session() as session:
-            return list(
-                queries.inspections(session, wanted, newest_first=newest_first, limit=limit)
+            found = queries.inspections(
+                session, wanted, newest_first=newest_first, limit=limit, after=after
             )
+            return list(found)
 
     def count(self, wanted: InspectionFilter = InspectionFilter()) -> int:  # noqa: B008 - frozen
         """How many inspections are of the wanted kind."""
@@ -190,10 +285,11 @@ class AuditStore:
         wanted: ReviewFilter = ReviewFilter(),  # noqa: B008 - frozen
         *,
         limit: int | None = None,
+        after: str | None = None,
     ) -> list[Review]:
-        """The wanted reviews, the one that has waited longest first."""
+        """The wanted reviews, the one that has waited longest first, from the one after an id."""
         with self._session() as session:
-            return list(queries.reviews(session, wanted, limit=limit))
+            return list(queries.reviews(session, wanted, limit=limit, after=after))
 
     def review(self, review_id: str) -> Review:
         """The review of that id.
@@ -212,10 +308,33 @@ class AuditStore:
 
     # --- the ledger -----------------------------------------------------------------------------
 
-    def verify_chain(self, station: str | None = None) -> ChainReport:
-        """Check the ledger of one station or all; the report lists every fault."""
+    def verify_chain(
+        self,
+        station: str | None = None,
+        *,
+        exported: Sequence[Head] = (),
+        trusted: frozenset[str] = frozenset(),
+        told: Callable[[int], None] | None = None,
+    ) -> ChainReport:
+        """Check the ledger of one station or all; see `verification.verify`."""
         with self._connection() as connection:
-            return ledger.verify(connection, station)
+            return verification.verify(
+                connection, station, exported=exported, trusted=trusted, told=told
+            )
+
+    def sign_head(self, signing: Signing) -> None:
+        """Sign where every chain stands now."""
+        self._one(lambda unit: heads.sign(unit, signing))
+
+    def export_heads(self, file: Path) -> int:
+        """Append to `file` the signed heads that it lacks; see `heads.export`."""
+        with self._connection() as connection:
+            return heads.export(connection, file)
+
+    def head_signed_at(self) -> str | None:
+        """When the last head was signed; None where none was."""
+        with self._connection() as connection:
+            return heads.last_signed(connection)
 
     def rebuild(self) -> int:
         """Make every projection anew from the events; returns how many events there are.
@@ -224,10 +343,55 @@ class AuditStore:
             CheckFailed: the ledger is not intact; nothing was changed.
         """
         with self._connection(writing=True) as connection:
-            report = ledger.verify(connection)
+            report = verification.verify(connection)
             if not report.intact:
-                raise CheckFailed(f"{self.file}: {report.faults[0]}; nothing was rebuilt")
+                raise CheckFailed(f"{self.name}: {report.faults[0]}; nothing was rebuilt")
             return projections.rebuild(connection)
+
+    def changed_tables(self) -> list[str]:
+        """The projections that are not what the events say, by name; nothing is changed.
+
+        Nobody else can write meanwhile.
+        """
+        with self._connection(writing=True) as connection, connection.begin_nested() as trial:
+            before = projections.digests(connection)
+            projections.rebuild(connection)
+            after = projections.digests(connection)
+            trial.rollback()
+        return [name for name, digest in after.items() if before[name] != digest]
+
+    def migrate(self) -> None:
+        """Bring a store of an older schema to this version's; all in one transaction."""
+        with self._connection(writing=True) as connection:
+            if schema.state(connection) is State.OLDER:
+                schema.migrate(connection)
+                projections.rebuild(connection)
+
+    def copy(self, target: Path) -> None:
+        """Copy the file as it is into the new file `target`, while others go on working."""
+        with sqlite.errors_explained(str(target)):
+            sqlite.copy(self._engine, target)
+
+    def compact(self) -> None:
+        """Make the database one file without leftovers, as it is carried about."""
+        with self._dialect.errors_explained(self.name):
+            sqlite.compact(self._engine)
+
+    def prune_images(self, budget: int) -> list[str]:
+        """Delete kept images, the oldest first, until they are within `budget` bytes.
+
+        What an undecided review shows stays. Returns the deleted ones, relative to `images`.
+
+        Raises:
+            StoreReadOnly: one cannot be deleted.
+        """
+        needed = {review.kept for review in self.reviews(ReviewFilter(decided=False))}
+        try:
+            return kept.prune(self.images, budget, {name for name in needed if name})
+        except OSError as error:
+            raise StoreReadOnly(
+                f"{self.images}: an image cannot be deleted ({error.strerror}); change its rights"
+            ) from error
 
     @property
     def schema_version(self) -> str | None:
@@ -237,26 +401,45 @@ class AuditStore:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _open(self, create: bool) -> None:
-        _check_place(self.file, create)
+    def _open(self, create: bool, older: bool) -> None:
+        if self.is_file:
+            _check_place(self.file, create)
         with self._connection() as connection:
             state = schema.state(connection)
         if state is State.EMPTY and create:
             self._make()
-        elif state is not State.CURRENT:
-            raise schema.refusal(state, self.file)
-        with sqlite.errors_explained(self.file):
-            sqlite.use_wal(self._engine)
+        elif state is not State.CURRENT and not (older and state is State.OLDER):
+            raise schema.refusal(state, self.name)
+        if not self._is_sealed:
+            with self._dialect.errors_explained(self.name):
+                self._dialect.prepare(self._engine)
 
     def _make(self) -> None:
         with self._connection(writing=True) as connection:
             if schema.state(connection) is State.EMPTY:  # another process may have been faster
                 schema.migrate(connection)
 
+    @property
+    def _is_sealed(self) -> bool:
+        """An archive: nobody has the right to write it, so not one byte of it is changed."""
+        return self.is_file and self.file.exists() and not self.file.stat().st_mode & 0o222
+
+    def _export_heads(self) -> None:
+        """A head that cannot be exported now is exported with the next; `doctor` shows its age."""
+        if self._signing is not None and self._signing.export_to is not None:
+            try:
+                self.export_heads(self._signing.export_to)
+            except LadAgentError as error:
+                log.warning("%s", error)
+
     @contextmanager
     def _connection(self, *, writing: bool = False) -> Iterator[Connection]:
+        if writing and self._is_sealed:
+            raise StoreReadOnly(
+                f"{self.name}: nobody has the right to write it (an archive?); give another --store"
+            )
         with (
-            sqlite.errors_explained(self.file),
+            self._dialect.errors_explained(self.name),
             self._engine.connect().execution_options(writing=writing) as connection,
             connection.begin(),
         ):
@@ -269,12 +452,21 @@ class AuditStore:
                 yield session
             except ValueError as error:
                 raise StoreCorrupt(
-                    f"{self.file}: a row cannot be read ({type(error).__name__}); "
+                    f"{self.name}: a row cannot be read ({type(error).__name__}); "
                     "restore a backup, or give another --store"
                 ) from error
 
     def _one(self, step: Callable[[Unit], T]) -> T:
         return cast("T", self.transact([step])[0])
+
+
+def _place(url: URL) -> Path:
+    if url.get_backend_name() != "sqlite":
+        return Path.cwd() / (url.database or "lad-agent")
+    file = sqlite.database_file(url)
+    if file is None:
+        raise UsageError("an audit store must be a file; give --store a path")
+    return file.absolute()
 
 
 def _check_place(file: Path, create: bool) -> None:
@@ -284,7 +476,7 @@ def _check_place(file: Path, create: bool) -> None:
         if not file.parent.is_dir():
             raise StoreError(f"{file.parent}: no such folder; make it, or give another --store")
         if not create and not file.exists():
-            raise schema.refusal(State.EMPTY, file)
+            raise schema.refusal(State.EMPTY, str(file))
     except OSError as error:
         raise StoreReadOnly(
             f"{file}: cannot be reached ({error.strerror}); change its rights, "
@@ -299,10 +491,10 @@ def _url(value: str | Path) -> URL:
         url = make_url(value)
     except ArgumentError as error:
         raise UsageError("--store is neither a path nor a SQLAlchemy URL") from error
-    if url.get_backend_name() != "sqlite":
+    if url.get_backend_name() not in DIALECTS:
         raise UsageError(
-            f"--store {url.render_as_string(hide_password=True)}: only SQLite can be used; "
-            "give a path or sqlite:///PATH"
+            f"--store {url.render_as_string(hide_password=True)}: only SQLite and PostgreSQL can "
+            "be used; give a path, or postgresql://USER@HOST/DATABASE"
         )
     return url
 

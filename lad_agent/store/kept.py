@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Set
 from pathlib import Path
 
 import uuid_utils
@@ -18,10 +19,8 @@ def keep(image: Path, sha256: str, folder: Path) -> str | None:
     Raises:
         OSError: the copy could not be written.
     """
-    suffix = image.suffix.lower()
-    name = f"{sha256[:2]}/{sha256}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
-    target = folder / name
-    if target.exists():
+    name = _name(sha256, image.suffix)
+    if (folder / name).exists():
         return name
     try:
         content = image.read_bytes()
@@ -29,9 +28,55 @@ def keep(image: Path, sha256: str, folder: Path) -> str | None:
         return None
     if hashlib.sha256(content).hexdigest() != sha256:
         return None
+    _put(folder / name, content)
+    return name
+
+
+def keep_content(content: bytes, suffix: str, folder: Path) -> Path:
+    """Write `content` into `folder` under its hash, durably, if it is not there; where it lies.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    target = folder / _name(hashlib.sha256(content).hexdigest(), suffix)
+    if not target.exists():
+        _put(target, content)
+    return target
+
+
+def prune(folder: Path, budget: int, needed: Set[str]) -> list[str]:
+    """Delete copies, the oldest first, until all together are within `budget` bytes.
+
+    Those in `needed` stay whatever the budget; returns what was deleted, relative to `folder`.
+
+    Raises:
+        OSError: a copy could not be deleted.
+    """
+    found = sorted(
+        (path.stat().st_mtime_ns, path.relative_to(folder).as_posix(), path.stat().st_size)
+        for path in folder.glob("??/*")
+        if path.is_file()
+    )
+    too_much = sum(size for *_, size in found) - budget
+    deleted = []
+    for _, name, size in found:
+        if too_much <= 0:
+            break
+        if name not in needed:
+            (folder / name).unlink()
+            deleted.append(name)
+            too_much -= size
+    return deleted
+
+
+def _name(sha256: str, suffix: str) -> str:
+    suffix = suffix.lower()
+    return f"{sha256[:2]}/{sha256}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
+
+
+def _put(target: Path, content: bytes) -> None:
     _make_durably(target.parent)
     _write_durably(target, content)
-    return name
 
 
 def _write_durably(target: Path, content: bytes) -> None:
@@ -46,7 +91,7 @@ def _write_durably(target: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _make_durably(folder: Path) -> None:
@@ -54,10 +99,11 @@ def _make_durably(folder: Path) -> None:
         return
     _make_durably(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

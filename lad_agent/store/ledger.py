@@ -1,25 +1,27 @@
 """The ledger: one chain of events a station, each event bound to the one before by SHA-256.
 
-An event's canonical form is RFC 8785 JSON of version, seq, station, type, inspection, time, actor,
-payload and the hash of the station's event before. Its hash is the SHA-256 of these bytes, so
-`printf %s "$canonical" | sha256sum` repeats it with no tool of ours.
+An event's canonical form is RFC 8785 JSON of version, ledger, seq, station, type, inspection, time,
+actor, payload and the hash of the station's event before. Its hash is the SHA-256 of these bytes,
+so `printf %s "$canonical" | sha256sum` repeats it with no tool of ours. `ledger` is drawn with the
+first event and names the database that the event was written in. Numbers (`seq`) run over all
+stations without a gap; they alone make the order, whatever the clock said (`at`).
 """
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import rfc8785
-from sqlalchemy import ColumnElement, Connection, func, insert, select, type_coerce, update
-from sqlalchemy.engine import RowMapping
-from sqlalchemy.types import NullType
+from sqlalchemy import ColumnElement, Connection, func, insert, select, text, update
 
 from lad_agent.store.models import Chain, Event, escaped, unescaped
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the canonical form; version 1 did not name the ledger."""
 GENESIS = "0" * 64
 """`prev_hash` of a station's first event."""
 
@@ -39,31 +41,6 @@ class Entry:
     payload: Payload
 
 
-@dataclass(frozen=True)
-class ChainFault:
-    """One thing wrong with a chain: the event's number (None: the chain as a whole) and why."""
-
-    station: str
-    seq: int | None
-    problem: str
-
-    def __str__(self) -> str:
-        return f"station {self.station!r}, event {self.seq or '(end)'}: {self.problem}"
-
-
-@dataclass(frozen=True)
-class ChainReport:
-    """What a check of the chains found: how many events and stations, and every fault."""
-
-    events: int
-    stations: tuple[str, ...]
-    faults: tuple[ChainFault, ...]
-
-    @property
-    def intact(self) -> bool:
-        return not self.faults
-
-
 class Ledger:
     """Appends events within one transaction, which must hold the store's write lock.
 
@@ -75,6 +52,17 @@ class Ledger:
         self._ends: dict[str, _End] = {}
         self._rows: list[dict[str, Any]] = []
         self._seq: int = connection.scalar(_LAST_SEQ) or 0
+        self._id = ledger_id(connection) or secrets.token_hex(8)
+
+    @property
+    def seq(self) -> int:
+        """The number of the last event."""
+        return self._seq
+
+    @property
+    def id(self) -> str:
+        """The name of this ledger: 16 hex digits."""
+        return self._id
 
     def append(
         self, type: str, payload: Payload, *, station: str, actor: str, inspection_id: str | None
@@ -83,7 +71,7 @@ class Ledger:
         end = self._ends.get(station) or self._read_end(station)
         self._seq += 1
         entry = Entry(self._seq, station, type, inspection_id, now(), actor, payload)
-        canonical = canonical_json(entry, end.hash)
+        canonical = canonical_json(entry, end.hash, self._id)
         digest = hashlib.sha256(canonical).hexdigest()
         self._rows.append(
             {
@@ -131,6 +119,7 @@ class _End:
 
 
 _LAST_SEQ = select(func.max(Event.seq))
+_FIRST_EVENT = text("SELECT canonical, hash FROM events ORDER BY seq LIMIT 1")
 _INSERT_EVENT = insert(Event)
 
 
@@ -144,24 +133,43 @@ def timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def canonical_json(entry: Entry, prev_hash: str) -> bytes:
+def ledger_id(connection: Connection) -> str | None:
+    """The name of the ledger, as its first event tells it; None where there is no event yet.
+
+    A ledger begun in version 1 of the canonical form is named after its first event's hash.
+    """
+    # As it lies there: what was tampered with may be no text.
+    found = connection.execute(_FIRST_EVENT).one_or_none()
+    if found is None:
+        return None
+    try:
+        fields = json.loads(found.canonical)
+        return str(fields.get("ledger") or found.hash[:16])
+    except (ValueError, TypeError, AttributeError):
+        return "(unreadable)"
+
+
+def canonical_json(entry: Entry, prev_hash: str, ledger: str) -> bytes:
     """The bytes that are hashed."""
-    content: bytes = rfc8785.dumps(
-        _each_text(
-            {
-                "v": FORMAT,
-                "seq": entry.seq,
-                "station": entry.station,
-                "type": entry.type,
-                "inspection_id": entry.inspection_id,
-                "at": entry.at,
-                "actor": entry.actor,
-                "payload": entry.payload,
-                "prev_hash": prev_hash,
-            },
-            escaped,
-        )
+    return canonical_bytes(
+        {
+            "v": FORMAT,
+            "ledger": ledger,
+            "seq": entry.seq,
+            "station": entry.station,
+            "type": entry.type,
+            "inspection_id": entry.inspection_id,
+            "at": entry.at,
+            "actor": entry.actor,
+            "payload": entry.payload,
+            "prev_hash": prev_hash,
+        }
     )
+
+
+def canonical_bytes(value: Any) -> bytes:
+    """RFC 8785 JSON of `value`, its texts made such that UTF-8 can hold them."""
+    content: bytes = rfc8785.dumps(_each_text(value, escaped))
     return content
 
 
@@ -169,64 +177,28 @@ def entries(connection: Connection, *terms: ColumnElement[bool]) -> Iterator[Ent
     """The events for which `terms` hold, in their order, read from their canonical form."""
     query = select(Event.canonical).where(*terms).order_by(Event.seq)
     for canonical in connection.scalars(query.execution_options(yield_per=500)):
-        fields = _each_text(json.loads(canonical, parse_int=_number), unescaped)
+        fields = read(canonical)
         yield Entry(**{name: fields[name] for name in Entry.__dataclass_fields__})
 
 
-def verify(connection: Connection, station: str | None = None) -> ChainReport:
-    """Check every event, its place in the chain, and the chain's end; of one station or all."""
-    # As they lie in the file, untouched by our types: what was tampered with may be of any.
-    raw = [type_coerce(column, NullType()).label(column.name) for column in Event.__table__.c]
-    query = select(*raw).order_by(Event.seq).execution_options(yield_per=500)
-    ends = select(Chain)
-    if station is not None:
-        query, ends = query.where(Event.station == station), ends.where(Chain.station == station)
-    last: dict[str, tuple[int, str, int]] = {}
-    faults: list[ChainFault] = []
-    events = 0
-    for row in connection.execute(query).mappings():
-        events += 1
-        _, prev_hash, count = last.get(row["station"], (0, GENESIS, 0))
-        faults += (
-            ChainFault(row["station"], row["seq"], problem) for problem in _faults(row, prev_hash)
-        )
-        last[row["station"]] = (row["seq"], row["hash"], count + 1)
-    recorded = {
-        escaped(row.station): (row.seq, row.hash, row.events) for row in connection.execute(ends)
+def ends(connection: Connection) -> dict[str, dict[str, Any]]:
+    """Where every station's chain ends: `seq`, `hash` and `events`, the count so far."""
+    return {
+        row.station: {"seq": row.seq, "hash": row.hash, "events": row.events}
+        for row in connection.execute(select(Chain.__table__).order_by(Chain.station))
     }
-    names = sorted(last.keys() | recorded.keys(), key=str)
-    for name in names:
-        if last.get(name) != recorded.get(name):
-            faults.append(ChainFault(name, None, _end_problem(last.get(name), recorded.get(name))))
-    return ChainReport(events, tuple(names), tuple(faults))
 
 
-def _faults(row: RowMapping, prev_hash: str) -> Iterator[str]:
-    canonical = row["canonical"]
-    if not isinstance(canonical, str):
-        yield "its canonical form is no text"
-        return
-    if hashlib.sha256(canonical.encode()).hexdigest() != row["hash"]:
-        yield "its content does not match its hash"
-    if row["prev_hash"] != prev_hash:
-        yield "it does not follow the event before it"
-    try:
-        fields = json.loads(canonical)
-    except ValueError:
-        yield "its canonical form is not JSON"
-        return
-    names = ("seq", "station", "type", "inspection_id", "at", "actor", "prev_hash")
-    wrong = [n for n in names if not isinstance(fields, dict) or fields.get(n) != row[n]]
-    if wrong:
-        yield f"not as in its canonical form: {', '.join(wrong)}"
+def read(canonical: str) -> dict[str, Any]:
+    """The fields of a canonical form, as they went in.
 
-
-def _end_problem(found: tuple[int, str, int] | None, wanted: tuple[int, str, int] | None) -> str:
-    if wanted is None:
-        return "the chain's end was never recorded"
-    if found is None:
-        return f"all {wanted[2]} events are missing"
-    return f"{wanted[2]} events up to number {wanted[0]} were recorded, {found[2]} are there"
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    fields = json.loads(canonical, parse_int=_number)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")
+    return {name: _each_text(value, unescaped) for name, value in fields.items()}
 
 
 def _number(digits: str) -> int | float:

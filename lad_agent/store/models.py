@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0004"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -224,5 +224,89 @@ class ReviewRow(Base):
     comment: Mapped[str | None]
 
 
-PROJECTIONS = (RecipeRow, ModelRow, Inspection, JudgementRow, ReviewRow)
+class ClaimRow(Base):
+    """Who has an open review in hand, and until when nobody else may decide it."""
+
+    __tablename__ = "claims"
+
+    review_id: Mapped[str] = mapped_column(ForeignKey(ReviewRow.id), primary_key=True)
+    at: Mapped[str]
+    by: Mapped[str]
+    until: Mapped[str]
+
+
+class InForce(Base):
+    """What a station judges a product with: `what` is recipe or model, `value` its version."""
+
+    __tablename__ = "in_force"
+
+    station: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str] = mapped_column(primary_key=True)
+    what: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+    since: Mapped[str]
+    by: Mapped[str]
+
+
+class HoldRow(Base):
+    """A hold: while it is on, every part (of the product, where it names one) goes to people."""
+
+    __tablename__ = "holds"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str | None]
+    reason: Mapped[str]
+    on_at: Mapped[str]
+    on_by: Mapped[str]
+    released_at: Mapped[str | None]
+    released_by: Mapped[str | None]
+
+
+class UserRow(Base):
+    """A person who may use the service, as last changed."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    active: Mapped[bool]
+    changed_at: Mapped[str]
+    changed_by: Mapped[str]
+
+
+class HeadRow(Base):
+    """A signed head: event `seq` says that the ledger stood at event `through`."""
+
+    __tablename__ = "heads"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    through: Mapped[int]
+    at: Mapped[str]
+    public_key: Mapped[str]
+
+
+class ArchiveRow(Base):
+    """A sealed period: event `seq` says that all events up to `through` went into `file`."""
+
+    __tablename__ = "archives"
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    through: Mapped[int]
+    at: Mapped[str]
+    file: Mapped[str]
+
+
+PROJECTIONS = (
+    RecipeRow,
+    ModelRow,
+    Inspection,
+    JudgementRow,
+    ReviewRow,
+    ClaimRow,
+    InForce,
+    HoldRow,
+    UserRow,
+    HeadRow,
+    ArchiveRow,
+)
 """Every table that is rebuilt from the events, parents first."""

@@ -3,7 +3,9 @@
 Every step is safe to repeat: after a crash the same step under the same id changes nothing.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,22 @@ import uuid_utils
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.engine import RowMapping
 
-from lad_agent.errors import NotFound, RecipeError, UsageError
-from lad_agent.inspection import Intake, Opened, ReviewDecision, idempotency_key
+from lad_agent.errors import Conflict, NotFound, RecipeError, UsageError
+from lad_agent.inspection import MEANINGS, Intake, Opened, ReviewDecision, idempotency_key
 from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Result
 from lad_agent.recipe import load
 from lad_agent.store import projections
-from lad_agent.store.ledger import Ledger, Payload
-from lad_agent.store.models import Inspection, ModelRow, RecipeRow, ReviewRow
+from lad_agent.store.ledger import Ledger, Payload, now, timestamp
+from lad_agent.store.models import (
+    ClaimRow,
+    HoldRow,
+    InForce,
+    Inspection,
+    ModelRow,
+    RecipeRow,
+    ReviewRow,
+    UserRow,
+)
 
 
 @dataclass
@@ -27,6 +38,7 @@ class Unit:
     connection: Connection
     ledger: Ledger
     known: set[tuple[str, str]] = field(default_factory=set)
+    in_force: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
 
     def happened(
         self, type: str, payload: Payload, *, station: str, actor: str, inspection_id: str | None
@@ -46,6 +58,7 @@ def take_in(unit: Unit, intake: Intake) -> Opened:
         return Opened(found.id, complete=found.recorded_at is not None, found=True)
     _see_recipe(unit, intake)
     _see_model(unit, intake)
+    _put_in_force(unit, intake)
     inspection_id = new_id()
     payload = intake.model_dump(exclude={"station", "actor"}) | {"key": key}
     unit.happened(
@@ -109,22 +122,115 @@ def decide_review(unit: Unit, review_id: str, decision: ReviewDecision) -> None:
 
     Raises:
         NotFound: no such review.
-        UsageError: decided already (says by whom and when), or an incomplete decision.
+        Conflict: decided already (says by whom and when), or in another's hand.
+        UsageError: an incomplete decision.
     """
-    review = unit.connection.execute(_REVIEW, {"id": review_id}).mappings().one_or_none()
-    if review is None:
-        raise NotFound(f"no review {review_id!r}; lad-agent review list shows them")
-    if review["decided_at"] is not None:
-        raise UsageError(_already_decided(review))
+    review = _open_one(unit, review_id, decision.by)
     row = _inspection(unit, review["inspection_id"])
     _check_decision(unit, row, decision)
     unit.happened(
         projections.REVIEW_DECIDED,
-        {"id": review_id, **decision.model_dump(mode="json", exclude={"by"})},
+        {
+            "id": review_id,
+            "meaning": MEANINGS[review["kind"]],
+            **decision.model_dump(mode="json", exclude={"by"}),
+        },
         station=row["station"],
         actor=decision.by,
         inspection_id=row["id"],
     )
+
+
+def claim_review(unit: Unit, review_id: str, by: str, lease_s: float) -> str:
+    """Take an open review in hand for `lease_s` seconds, or longer; returns until when.
+
+    Raises:
+        NotFound: no such review.
+        Conflict: decided already, or in another's hand (says whose and until when).
+    """
+    review = _open_one(unit, review_id, by)
+    until = timestamp(datetime.now(UTC) + timedelta(seconds=lease_s))
+    _review_event(unit, projections.REVIEW_CLAIMED, review, by, {"until": until})
+    return until
+
+
+def release_review(unit: Unit, review_id: str, by: str) -> None:
+    """Put a claimed review back; nothing where `by` does not have it.
+
+    Raises:
+        NotFound: no such review.
+    """
+    review = _review(unit, review_id)
+    claim = unit.connection.execute(_CLAIM, {"id": review_id}).mappings().one_or_none()
+    if claim is not None and claim["by"] == by:
+        _review_event(unit, projections.REVIEW_RELEASED, review, by, {})
+
+
+def undo_review(unit: Unit, review_id: str, by: str, reason: str) -> None:
+    """Take a decision back: the review waits again, and the part with it where it was escalated.
+
+    The decision stays in the ledger.
+
+    Raises:
+        NotFound: no such review.
+        Conflict: it is not decided.
+        UsageError: name or reason are missing.
+    """
+    review = _review(unit, review_id)
+    if not by.strip() or not reason.strip():
+        raise UsageError("to take a decision back needs a name and a reason")
+    if review["decided_at"] is None:
+        raise Conflict(f"review {review_id} is not decided; there is nothing to take back")
+    _review_event(unit, projections.REVIEW_UNDONE, review, by, {"reason": reason})
+
+
+def put_hold(unit: Unit, station: str, by: str, reason: str, product: str | None = None) -> str:
+    """From now on every part (of `product`, if given) goes to people; returns the hold's id.
+
+    Raises:
+        UsageError: such a hold is on already.
+    """
+    if (hold := _hold(unit, product)) is not None:
+        raise UsageError(f"on hold already, by {hold['on_by']} since {hold['on_at']}")
+    hold_id = new_id()
+    unit.happened(
+        projections.HOLD_ON,
+        {"id": hold_id, "product": product, "reason": reason},
+        station=station,
+        actor=by,
+        inspection_id=None,
+    )
+    return hold_id
+
+
+def release_hold(unit: Unit, station: str, by: str, product: str | None = None) -> None:
+    """End the hold of `product`, or the one of all products.
+
+    Raises:
+        UsageError: no such hold is on.
+    """
+    hold = _hold(unit, product)
+    if hold is None:
+        raise UsageError(f"no hold is on for {product or 'all products'}")
+    unit.happened(
+        projections.HOLD_RELEASED, {"id": hold["id"]}, station=station, actor=by, inspection_id=None
+    )
+
+
+def change_user(unit: Unit, station: str, by: str, name: str, role: str, *, active: bool) -> None:
+    """Record that a person has this role from now on, or no right any more; no secret goes in."""
+    wanted = {"name": name, "role": role, "active": active}
+    row = unit.connection.execute(select(UserRow.__table__).where(UserRow.name == name))
+    found = row.mappings().one_or_none()
+    if found is None or any(found[field] != value for field, value in wanted.items()):
+        unit.happened(
+            projections.USER_CHANGED, wanted, station=station, actor=by, inspection_id=None
+        )
+
+
+def exported(unit: Unit, station: str, by: str, what: Mapping[str, Any]) -> None:
+    """Record that data left the store: `what` says which, how many, in what form and its hash."""
+    unit.happened(projections.EXPORTED, dict(what), station=station, actor=by, inspection_id=None)
 
 
 def apply_review(unit: Unit, inspection_id: str) -> None:
@@ -200,6 +306,36 @@ def _see_model(unit: Unit, intake: Intake) -> None:
         )
 
 
+def _put_in_force(unit: Unit, intake: Intake) -> None:
+    """Record where a station judges a product with another recipe, policy or model than before."""
+    changes = (("recipe", intake.recipe_version), ("model", intake.model))
+    for what, value in changes:
+        before = _in_force(unit, intake.station, intake.product, what)
+        if before == value:
+            continue
+        unit.in_force[intake.station, intake.product, what] = value
+        type = projections.MODEL_CHANGED if what == "model" else projections.RECIPE_CHANGED
+        if what == "recipe" and before is not None:
+            task = select(RecipeRow.task_version).where(RecipeRow.recipe_version == before)
+            if unit.connection.scalar(task) == intake.task_version:
+                type = projections.THRESHOLD_CHANGED
+        unit.happened(
+            type,
+            {"product": intake.product, "value": value, "before": before},
+            station=intake.station,
+            actor=intake.actor,
+            inspection_id=None,
+        )
+
+
+def _in_force(unit: Unit, station: str, product: str, what: str) -> str | None:
+    which = (station, product, what)
+    if which not in unit.in_force:
+        wanted = {"station": station, "product": product, "what": what}
+        unit.in_force[which] = unit.connection.scalar(_IN_FORCE, wanted)
+    return unit.in_force[which]
+
+
 def _known(unit: Unit, column: Any, value: str) -> bool:
     what = (str(column), value)
     if what in unit.known:
@@ -236,6 +372,46 @@ def _open_review(unit: Unit, row: RowMapping, kind: str, kept: str | None) -> st
         inspection_id=row["id"],
     )
     return review_id
+
+
+def _review(unit: Unit, review_id: str) -> RowMapping:
+    review = unit.connection.execute(_REVIEW, {"id": review_id}).mappings().one_or_none()
+    if review is None:
+        raise NotFound(f"no review {review_id!r}; lad-agent review list shows them")
+    return review
+
+
+def _open_one(unit: Unit, review_id: str, by: str) -> RowMapping:
+    """A review that is not decided, nor in the hand of another than `by`."""
+    review = _review(unit, review_id)
+    if review["decided_at"] is not None:
+        raise Conflict(_already_decided(review))
+    claim = unit.connection.execute(_CLAIM, {"id": review_id}).mappings().one_or_none()
+    if claim is not None and claim["by"] != by and claim["until"] > now():
+        raise Conflict(
+            f"review {review_id} is in the hand of {claim['by']} until {claim['until']}; "
+            "take another, or ask for it"
+        )
+    return review
+
+
+def _review_event(
+    unit: Unit, type: str, review: RowMapping, by: str, payload: dict[str, Any]
+) -> None:
+    unit.happened(
+        type,
+        {"id": review["id"], **payload},
+        station=_inspection(unit, review["inspection_id"])["station"],
+        actor=by,
+        inspection_id=review["inspection_id"],
+    )
+
+
+def _hold(unit: Unit, product: str | None) -> RowMapping | None:
+    query = select(HoldRow.__table__).where(
+        HoldRow.released_at.is_(None), HoldRow.product.is_not_distinct_from(product)
+    )
+    return unit.connection.execute(query).mappings().first()
 
 
 def _check_decision(unit: Unit, row: RowMapping, decision: ReviewDecision) -> None:
@@ -276,3 +452,9 @@ def _inspection(unit: Unit, inspection_id: str) -> RowMapping:
 _BY_KEY = select(Inspection.id, Inspection.recorded_at).where(Inspection.key == bindparam("key"))
 _BY_ID = select(Inspection.__table__).where(Inspection.id == bindparam("id"))
 _REVIEW = select(ReviewRow.__table__).where(ReviewRow.id == bindparam("id"))
+_CLAIM = select(ClaimRow.__table__).where(ClaimRow.review_id == bindparam("id"))
+_IN_FORCE = select(InForce.value).where(
+    InForce.station == bindparam("station"),
+    InForce.product == bindparam("product"),
+    InForce.what == bindparam("what"),
+)

@@ -1,8 +1,10 @@
 """What the store is asked: outcomes, inspections and reviews, with their filters."""
 
+import hashlib
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -10,40 +12,18 @@ from sqlalchemy.orm import Session
 
 from lad_agent.inspection import Intake, Outcome, ReviewDecision, ReviewKind
 from lad_agent.judgement import Disposition, Finding, Judgement, Reason, Result
-from lad_agent.store import ledger
-from lad_agent.store.ledger import Entry, timestamp
+from lad_agent.store import ledger, projections, search, software
+from lad_agent.store.filters import (
+    InspectionFilter,
+    ReviewFilter,
+    inspection_terms,
+    review_terms,
+)
+from lad_agent.store.ledger import Entry
 from lad_agent.store.models import Event, Inspection, JudgementRow, RecipeRow, ReviewRow
 
-
-@dataclass(frozen=True)
-class InspectionFilter:
-    """Which inspections; what is None does not narrow. `complete` False: those still open.
-
-    `result` is that of reasoner and policy; `since` counts from the intake.
-    """
-
-    product: str | None = None
-    result: Result | None = None
-    part_id: str | None = None
-    station: str | None = None
-    lot: str | None = None
-    since: datetime | None = None
-    complete: bool | None = None
-
-
-@dataclass(frozen=True)
-class ReviewFilter:
-    """Which reviews. `decided` False: those waiting for a person.
-
-    `applied` False: escalations that are decided, but whose inspection is not closed yet.
-    """
-
-    product: str | None = None
-    kind: ReviewKind | None = None
-    station: str | None = None
-    since: datetime | None = None
-    decided: bool | None = None
-    applied: bool | None = None
+_SLACK = timedelta(days=1)
+"""More than a clock that is put forward between an inspection's id and its first event."""
 
 
 @dataclass(frozen=True)
@@ -81,28 +61,48 @@ class Review:
 
 @dataclass(frozen=True)
 class History:
-    """All that is known of one inspection; `recipe` is what the recipe said, if it was taken in."""
+    """All that is known of one inspection; `recipe` is what the recipe said, if it was taken in.
+
+    `software` are the versions that the station judged with then, if they were noted.
+    """
 
     inspected: Inspected
     judgement: Judgement | None
     reviews: tuple[Review, ...]
     recipe: dict[str, Any] | None
     events: tuple[Entry, ...]
+    software: dict[str, str] | None
 
 
 def inspections(
-    session: Session, wanted: InspectionFilter, *, newest_first: bool, limit: int | None
+    session: Session,
+    wanted: InspectionFilter,
+    *,
+    newest_first: bool,
+    limit: int | None,
+    after: str | None = None,
 ) -> Iterator[Inspected]:
-    """Inspections by their intake's time."""
+    """Inspections by their intake's time, from the one that follows the id `after` in that order.
+
+    Raises:
+        UsageError: a `text` without a word in it.
+    """
+    text = wanted.text if limit is not None else None
+    frequent = text is not None and search.are_frequent(session.connection(), text)
     order = Inspection.id.desc() if newest_first else Inspection.id
-    query = _with_judgement().where(*_terms(wanted)).order_by(order).limit(limit)
+    terms = inspection_terms(wanted, one_by_one=frequent)
+    query = _with_judgement().where(*terms).order_by(order).limit(limit)
+    if wanted.since is not None:
+        query = query.where(Inspection.id >= _id_at(wanted.since - _SLACK))
+    if after is not None:
+        query = query.where(Inspection.id < after if newest_first else Inspection.id > after)
     for inspection, judgement in session.execute(query.execution_options(yield_per=500)):
         yield _inspected(inspection, judgement)
 
 
 def count(session: Session, wanted: InspectionFilter) -> int:
     """How many inspections there are of the wanted kind."""
-    return session.scalar(select(func.count(Inspection.id)).where(*_terms(wanted))) or 0
+    return session.scalar(select(func.count(Inspection.id)).where(*inspection_terms(wanted))) or 0
 
 
 def inspection(session: Session, inspection_id: str) -> Inspected | None:
@@ -117,7 +117,7 @@ def history(session: Session, inspection_id: str) -> History | None:
     if found is None:
         return None
     judgement = session.get(JudgementRow, inspection_id)
-    events = ledger.entries(session.connection(), Event.inspection_id == inspection_id)
+    events = tuple(ledger.entries(session.connection(), Event.inspection_id == inspection_id))
     return History(
         inspected=found,
         judgement=_judgement(judgement) if judgement else None,
@@ -125,13 +125,36 @@ def history(session: Session, inspection_id: str) -> History | None:
         recipe=session.scalar(
             select(RecipeRow.content).where(RecipeRow.recipe_version == found.intake.recipe_version)
         ),
-        events=tuple(events),
+        events=events,
+        software=_software(session, found, events),
     )
 
 
-def reviews(session: Session, wanted: ReviewFilter, *, limit: int | None) -> Iterator[Review]:
-    """Reviews, the one that has waited longest first."""
-    return _reviews(session, *_review_terms(wanted), limit=limit)
+def sample(session: Session, wanted: InspectionFilter, count: int, seed: int) -> list[str]:
+    """Ids of `count` of the wanted inspections, by their time; all, if there are no more.
+
+    The same seed draws the same ones, and few others when more have been inspected since.
+
+    Raises:
+        UsageError: a `text` without a word in it.
+    """
+    ids = session.scalars(
+        select(Inspection.id).where(*inspection_terms(wanted)).execution_options(yield_per=10_000)
+    )
+    drawn = heapq.nsmallest(
+        count, ids, key=lambda one: hashlib.sha256(f"{seed}\0{one}".encode()).digest()
+    )
+    return sorted(drawn)
+
+
+def reviews(
+    session: Session, wanted: ReviewFilter, *, limit: int | None, after: str | None = None
+) -> Iterator[Review]:
+    """Reviews, the one that has waited longest first, from the one that follows the id `after`."""
+    terms = review_terms(wanted)
+    if after is not None:
+        terms.append(ReviewRow.id > after)
+    return _reviews(session, *terms, limit=limit)
 
 
 def review(session: Session, review_id: str) -> Review | None:
@@ -162,42 +185,24 @@ def last_attempt(session: Session, intake: Intake) -> int:
     return session.scalar(query) or 0
 
 
+def _id_at(moment: datetime) -> str:
+    """No id made from then on is less: a UUIDv7 begins with its milliseconds."""
+    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
+
+
+def _software(
+    session: Session, found: Inspected, events: tuple[Entry, ...]
+) -> dict[str, str] | None:
+    judged = [event.seq for event in events if event.type == projections.JUDGED]
+    if not judged:
+        return None
+    return software.in_force(session.connection(), found.intake.station, judged[-1])
+
+
 def _with_judgement() -> Select[Inspection, JudgementRow | None]:
     joined = select(Inspection, JudgementRow).outerjoin(JudgementRow)
     return cast("Select[Inspection, JudgementRow | None]", joined)
-
-
-def _terms(wanted: InspectionFilter) -> list[ColumnElement[bool]]:
-    equal = (
-        (Inspection.product, wanted.product),
-        (Inspection.result, wanted.result),
-        (Inspection.part_id, wanted.part_id),
-        (Inspection.station, wanted.station),
-        (Inspection.lot, wanted.lot),
-    )
-    terms = [column == value for column, value in equal if value is not None]
-    if wanted.since is not None:
-        terms.append(Inspection.opened_at >= timestamp(wanted.since))
-    if wanted.complete is not None:
-        terms.append(Inspection.recorded_at.is_not(None) == wanted.complete)
-    return terms
-
-
-def _review_terms(wanted: ReviewFilter) -> list[ColumnElement[bool]]:
-    equal = (
-        (Inspection.product, wanted.product),
-        (Inspection.station, wanted.station),
-        (ReviewRow.kind, wanted.kind),
-    )
-    terms = [column == value for column, value in equal if value is not None]
-    if wanted.since is not None:
-        terms.append(ReviewRow.opened_at >= timestamp(wanted.since))
-    if wanted.decided is not None:
-        terms.append(ReviewRow.decided_at.is_not(None) == wanted.decided)
-    if wanted.applied is not None:
-        terms += [ReviewRow.kind == "escalation", ReviewRow.decided_at.is_not(None)]
-        terms.append(Inspection.closed_at.is_not(None) == wanted.applied)
-    return terms
 
 
 def _reviews(

@@ -1,7 +1,6 @@
 """Which schema a database has, and how it gets the one of this version."""
 
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect, text
@@ -41,7 +40,7 @@ def state(connection: Connection) -> State:
     return State.OLDER if found in _revisions() else State.NEWER
 
 
-def refusal(state: State, store: Path) -> StoreError:
+def refusal(state: State, store: str) -> StoreError:
     """The error that says why a database in `state` cannot be used as it is."""
     match state:
         case State.EMPTY:
@@ -61,13 +60,18 @@ def refusal(state: State, store: Path) -> StoreError:
             )
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the database to this version's schema, within the connection's transaction."""
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Bring the database up to `revision`, within the connection's transaction."""
     from alembic import command
 
-    config = _config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(_config(connection), revision)
+
+
+def migrate_down(connection: Connection, revision: str) -> None:
+    """Bring the database back to `revision`; events stay, tables that it lacks go."""
+    from alembic import command
+
+    command.downgrade(_config(connection), revision)
 
 
 def _revisions() -> set[str]:
@@ -76,10 +80,11 @@ def _revisions() -> set[str]:
     return {found.revision for found in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
-def _config() -> "Config":
+def _config(connection: Connection | None = None) -> "Config":
     # Alembic takes 0.2 s to import, and a store of the current schema needs none of it.
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", "lad_agent.store:migrations")
+    config.attributes["connection"] = connection
     return config

@@ -1,10 +1,10 @@
-"""All that is SQLite's own: where the file lies, pragmas, triggers, locks, and its error codes."""
+"""All that is SQLite's own: where the file lies, pragmas, triggers, locks, copies, error codes."""
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -13,7 +13,7 @@ from sqlalchemy.schema import DDL
 from lad_agent.errors import StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
 from lad_agent.store.models import Base
 
-TRIGGERS = {
+TRIGGERS_0001 = {
     "events_no_update": """
         CREATE TRIGGER events_no_update BEFORE UPDATE ON events
         BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
@@ -38,7 +38,15 @@ TRIGGERS = {
         WHEN EXISTS (SELECT 1 FROM chains WHERE station = NEW.station)
         BEGIN SELECT RAISE(ABORT, 'chains only grow'); END""",
 }
-"""Triggers of the ledger by name, as of schema 0001."""
+"""The ledger's triggers by name, as of schema 0001."""
+
+TRIGGERS = TRIGGERS_0001 | {
+    "events_no_delete": """
+        CREATE TRIGGER events_no_delete BEFORE DELETE ON events
+        WHEN OLD.seq > coalesce((SELECT max(through) FROM archives), 0)
+        BEGIN SELECT RAISE(ABORT, 'events are append-only'); END""",
+}
+"""The ledger's triggers: only what an archive holds may go."""
 
 
 def database_file(url: URL) -> Path | None:
@@ -70,8 +78,8 @@ def engine(url: URL, *, busy_timeout_s: float) -> Engine:
     return made
 
 
-def use_wal(engine: Engine) -> None:
-    """Let readers and one writer work at once; the file remembers it.
+def prepare(engine: Engine) -> None:
+    """Let readers and one writer work at once (WAL); the file remembers it.
 
     Not done on connecting: another program's database must not be changed by a look into it.
     """
@@ -82,10 +90,47 @@ def use_wal(engine: Engine) -> None:
         connection.close()
 
 
-def create_triggers(connection: Connection) -> None:
-    """Make the ledger append-only (used by the first migration)."""
-    for statement in TRIGGERS.values():
+def create_triggers(connection: Connection, triggers: dict[str, str]) -> None:
+    """Make the ledger append-only; a trigger that is there already is replaced."""
+    for name, statement in triggers.items():
+        connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
         connection.exec_driver_sql(statement)
+
+
+def raw_rows(connection: Connection, query: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+    """The rows of `query` in batches, text as the bytes that lie in the file.
+
+    What was tampered with may be no text at all, and nothing is decoded that is hashed anyway.
+    """
+    raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+    before, raw.text_factory = raw.text_factory, bytes
+    try:
+        with closing(raw.execute(query)) as cursor:
+            while rows := cursor.fetchmany(size):
+                yield rows
+    finally:
+        raw.text_factory = before
+
+
+def copy(engine: Engine, target: Path) -> None:
+    """Copy the database into the new file `target` while others go on working with it."""
+    with closing(sqlite3.connect(target)) as copied, engine.connect() as connection:
+        # In one step: it would begin anew whenever another process wrote between two.
+        cast("sqlite3.Connection", connection.connection.dbapi_connection).backup(copied)
+        copied.execute("PRAGMA journal_mode = DELETE").close()
+
+
+def compact(engine: Engine) -> None:
+    """Leave one file, without a log beside it; nobody else may be at work in it."""
+    with closing(engine.raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA journal_mode = DELETE").close()
+    engine.dispose()
+
+
+def damage(connection: Connection) -> str | None:
+    """What SQLite's own check of its pages finds wrong; None where all is well."""
+    found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar())
+    return None if found == "ok" else " ".join(found.split())
 
 
 for _statement in TRIGGERS.values():
@@ -97,7 +142,7 @@ for _statement in TRIGGERS.values():
 
 
 @contextmanager
-def errors_explained(store: Path) -> Iterator[None]:
+def errors_explained(store: str) -> Iterator[None]:
     """Turn every error of the database into a `StoreError` that names `store` and the remedy."""
     try:
         yield
@@ -107,7 +152,7 @@ def errors_explained(store: Path) -> Iterator[None]:
         raise _explained(error, store) from error
 
 
-def _explained(error: BaseException, store: Path) -> StoreError:
+def _explained(error: BaseException, store: str) -> StoreError:
     name = getattr(error, "sqlite_errorname", "") or ""
     primary = "_".join(name.split("_")[:2])
     kind, text = _MEANINGS.get(primary, (StoreError, _UNKNOWN.format(_one_line(error))))

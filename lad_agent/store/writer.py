@@ -71,6 +71,10 @@ class AsyncStore:
             lambda unit: operations.escalate(unit, inspection_id, decision, judgement, copy)
         )
 
+    async def decide_review(self, review_id: str, decision: ReviewDecision) -> None:
+        """See `operations.decide_review`."""
+        await self._write(lambda unit: operations.decide_review(unit, review_id, decision))
+
     async def apply_review(self, inspection_id: str) -> None:
         """See `operations.apply_review`."""
         await self._write(lambda unit: operations.apply_review(unit, inspection_id))
@@ -91,7 +95,7 @@ class AsyncStore:
         job = _Job(step)
         with self._lock:
             if self._closed:
-                raise StoreError(f"{self._store.file}: the store was closed")
+                raise StoreError(f"{self._store.name}: the store was closed")
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="lad-agent-store", daemon=True

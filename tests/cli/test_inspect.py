@@ -285,7 +285,7 @@ def test_a_store_that_cannot_be_used(cli: Cli, tray: Path, reasoner: Scripted) -
         ("corrupt.db", "corrupt.db"),
         ("tray", "is a folder"),
         ("gone/a.db", "no such folder"),
-        ("postgresql://x/y", "only SQLite"),
+        ("mysql://x/y", "only SQLite and PostgreSQL"),
     ):
         ran = cli("inspect", "tray", "--store", store)
         assert ran.code in (2, 4)
@@ -308,8 +308,8 @@ def test_a_locked_store(
 ) -> None:
     from lad_agent.store import audit_store
 
-    monkeypatch.setattr(audit_store.open_store, "__kwdefaults__",
-                        {"create": True, "busy_timeout_s": 0.2})  # fmt: skip
+    defaults = audit_store.open_store.__kwdefaults__ | {"busy_timeout_s": 0.2}
+    monkeypatch.setattr(audit_store.open_store, "__kwdefaults__", defaults)
     cli("inspect", "tray", "--limit", 1)
     other = sqlite3.connect(tray.parent / "lad-agent.db", isolation_level=None)
     other.execute("begin immediate")

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, text
 
 from lad_agent.store import AuditStore
-from lad_agent.store.ledger import GENESIS, Entry, Ledger, entries, timestamp, verify
+from lad_agent.store.ledger import GENESIS, Entry, Ledger, entries, timestamp
 from lad_agent.store.models import Base, escaped, unescaped
 from lad_agent.store.sqlite import TRIGGERS
+from lad_agent.store.verification import verify
 from tests.store.samples import HOSTILE, OK, intake, judgement
 
 STATIONS = ("line-1", "line-2", "ligne é\udcff")
@@ -88,7 +89,7 @@ def test_what_goes_in_comes_out_verbatim(events: list[tuple[str, str, Any]]) -> 
         assert report.events == len(events)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from(STATIONS), min_size=1, max_size=8), st.data())
 def test_any_edited_event_is_found(stations: list[str], data: st.DataObject) -> None:
     with _ledger() as connection:
@@ -103,60 +104,15 @@ def test_any_edited_event_is_found(stations: list[str], data: st.DataObject) -> 
         assert verify(connection).intact == (changed == 0)
 
 
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.sampled_from(STATIONS), min_size=1, max_size=8), st.data())
-def test_an_edited_event_with_a_new_hash_is_found(stations: list[str], data: st.DataObject) -> None:
-    with _ledger() as connection:
-        _append(connection, [(station, "otto", {"result": "NotOK"}) for station in stations])
-        seq = data.draw(st.integers(1, len(stations)))
-        canonical = connection.scalar(
-            text("SELECT canonical FROM events WHERE seq = :s"), {"s": seq}
-        )
-        forged = canonical.replace("NotOK", "OK")
-        connection.execute(
-            text("UPDATE events SET canonical = :c, hash = :h WHERE seq = :s"),
-            {"c": forged, "h": hashlib.sha256(forged.encode()).hexdigest(), "s": seq},
-        )
-        assert not verify(connection).intact
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.sampled_from(STATIONS), min_size=1, max_size=8), st.data())
-def test_any_deleted_event_is_found(stations: list[str], data: st.DataObject) -> None:
-    with _ledger() as connection:
-        _append(connection, [(station, "otto", {}) for station in stations])
-        gone = data.draw(st.sets(st.integers(1, len(stations)), min_size=1))
-        for seq in gone:
-            connection.execute(text("DELETE FROM events WHERE seq = :seq"), {"seq": seq})
-        report = verify(connection)
-        assert {fault.station for fault in report.faults} >= {
-            escaped(stations[s - 1]) for s in gone
-        }
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.sampled_from(STATIONS), min_size=2, max_size=8), st.data())
-def test_any_reordered_event_is_found(stations: list[str], data: st.DataObject) -> None:
-    with _ledger() as connection:
-        _append(connection, [(station, "otto", {}) for station in stations])
-        a = data.draw(st.integers(1, len(stations)))
-        b = data.draw(st.integers(1, len(stations)).filter(lambda seq: seq != a))
-        for old, new in ((a, 99), (b, a), (99, b)):
-            connection.execute(
-                text("UPDATE events SET seq = :new WHERE seq = :old"), {"old": old, "new": new}
-            )
-        assert not verify(connection).intact
-
-
 def test_a_fault_says_where_and_what(store: AuditStore) -> None:
     store.take_in(intake())
     connection = sqlite3.connect(store.file)
     connection.executescript(
-        "DROP TRIGGER events_no_update; UPDATE events SET actor = 'eve' WHERE seq = 3;"
+        "DROP TRIGGER events_no_update; UPDATE events SET actor = 'eve' WHERE seq = 5;"
     )
     connection.close()
     assert [str(fault) for fault in store.verify_chain().faults] == [
-        "station 'line-1', event 3: not as in its canonical form: actor"
+        "station 'line-1', event 5: edited, not as in its canonical form: actor"
     ]
     assert store.verify_chain("line-2").intact
 
@@ -177,11 +133,14 @@ def test_times_sort_as_text() -> None:
     assert timestamp(moment + timedelta(microseconds=1)) > timestamp(moment)
 
 
+_TABLES = ("events", "chains", "archives")
+
+
 @contextmanager
 def _ledger() -> Iterator[Connection]:
     """A ledger in memory whose guards are gone, as for one who has the file."""
     engine = create_engine("sqlite://")
-    Base.metadata.create_all(engine, [Base.metadata.tables[name] for name in ("events", "chains")])
+    Base.metadata.create_all(engine, [Base.metadata.tables[name] for name in _TABLES])
     with engine.connect() as connection:
         for name in TRIGGERS:
             connection.execute(text(f"DROP TRIGGER {name}"))

@@ -23,6 +23,12 @@ from tests.store.samples import (
 )
 
 
+@pytest.fixture
+def store(each_store: AuditStore) -> AuditStore:
+    """Every test here runs on both databases."""
+    return each_store
+
+
 def test_an_inspection_from_intake_to_result(store: AuditStore) -> None:
     opened = store.take_in(intake(lot="L7", attempt=2))
     assert (opened.complete, opened.found) == (False, False)

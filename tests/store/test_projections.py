@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Decision, Result
-from lad_agent.store import AuditStore, open_store
+from lad_agent.store import AuditStore, Review, open_store
 from lad_agent.store.ledger import entries
 from tests.store.samples import (
     CONFORMING,
@@ -25,7 +25,9 @@ from tests.store.samples import (
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["pass", "reject", "escalate", "decide", "apply"]),
+        st.sampled_from(
+            ["pass", "reject", "escalate", "decide", "apply", "claim", "undo", "hold", "user"]
+        ),
         st.integers(0, 3),
         st.floats(0.0, 1.0),
     ),
@@ -44,6 +46,7 @@ def test_rebuilt_tables_equal_those_written_on_the_way(
         before = tables(store)
         with store._connection() as connection:
             count = len(list(entries(connection)))
+        assert store.changed_tables() == []
         assert store.rebuild() == count
         assert tables(store) == before
 
@@ -57,6 +60,17 @@ def test_rebuilding_mends_what_was_done_to_the_tables(store: AuditStore) -> None
     connection.close()
     assert tables(store) != before
     store.rebuild()
+    assert tables(store) == before
+
+
+def test_tables_that_were_changed_are_named_and_left_alone(store: AuditStore) -> None:
+    opened = store.take_in(intake(HOSTILE))
+    store.record(opened.id, NOT_OK, judgement(anomalous=True))
+    connection = sqlite3.connect(store.file)
+    connection.executescript("UPDATE inspections SET result = 'OK'; DELETE FROM judgements;")
+    connection.close()
+    before = tables(store)
+    assert store.changed_tables() == ["inspections", "judgements"]
     assert tables(store) == before
 
 
@@ -83,9 +97,35 @@ def _do(store: AuditStore, step: str, part: int, score: float) -> None:
         case "decide":
             for review in store.reviews():
                 if review.inspected.id == opened.id and review.decision is None:
-                    store.decide_review(review.id, SCRAP if score < 0.5 else CONFORMING)
+                    decision = SCRAP if score < 0.5 else CONFORMING
+                    store.decide_review(review.id, decision.model_copy(update={"by": "bert"}))
+        case "claim" | "undo":
+            for review in store.reviews():
+                _try_review(store, step, review, by="anna" if score < 0.5 else "bert")
+        case "hold":
+            product = f"product-{part % 2}" if part else None
+            try:
+                store.put_hold("line-1", "anna", HOSTILE, product)
+            except UsageError:
+                store.release_hold("line-1", "bert", product)
+        case "user":
+            role = "reviewer" if score < 0.5 else "admin"
+            store.change_user("line-1", "anna", f"user-{part}", role, active=score != 1.0)
+            store.exported("line-1", "anna", {"rows": part, "format": "csv"})
         case "apply" if opened.complete:
             try:
                 store.apply_review(opened.id)
             except UsageError:
                 assert store.review_decision(opened.id) is None
+
+
+def _try_review(store: AuditStore, step: str, review: Review, by: str) -> None:
+    try:
+        if step == "claim":
+            store.claim_review(review.id, by, lease_s=0.0 if by == "anna" else 60.0)
+        elif review.decision is not None:
+            store.undo_review(review.id, by, "pressed the wrong key")
+        else:
+            store.release_review(review.id, by)
+    except UsageError:
+        assert review.decision is not None or by == "anna"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from lad_agent.store import sqlite
+from lad_agent.store import dialects
 
 revision: str = "0001"
 down_revision: str | None = None
@@ -142,5 +142,9 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_reviews_decided_at", "reviews", ["decided_at"])
-    if op.get_bind().dialect.name == "sqlite":
-        sqlite.create_triggers(op.get_bind())
+    dialect = dialects.of(op.get_bind())
+    dialect.create_triggers(op.get_bind(), dialect.TRIGGERS_0001)
+
+
+def downgrade() -> None:
+    raise NotImplementedError("the first schema has none before it; restore a backup")

@@ -1,0 +1,17 @@
+"""The versions of what shapes an answer beside model and recipe."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = ("lad-agent", "torch", "transformers", "tokenizers", "peft", "numpy", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """The version of Python and of every package of `PACKAGES` that is installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

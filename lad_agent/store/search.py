@@ -1,0 +1,152 @@
+"""Words in rationales: an index kept up in the transaction that writes the judgement.
+
+SQLite: an FTS5 index without content of its own, whose rows are the events' numbers, so that it
+outlives a VACUUM. (No trigger could fill it: a connection that does not trust the schema lets none
+write a virtual table.) PostgreSQL: a GIN index over the `tsvector` of the rationales, which the
+server keeps up. Both take words as they stand (no stemming) in any case.
+"""
+
+import string
+from typing import Any
+
+from sqlalchemy import BindParameter, Boolean, Connection, event, literal, text
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import DDL
+from sqlalchemy.sql.functions import FunctionElement
+
+from lad_agent.errors import UsageError
+from lad_agent.store.models import Base, escaped
+
+# Left to itself, PostgreSQL's parser takes <tags>, paths and addresses for words of their own.
+_SIGNS = (
+    string.punctuation.replace("'", "''").replace("%", "%%").replace("{", "{{").replace("}", "}}")
+)
+_VECTOR = f"to_tsvector('simple', translate({{}}, '{_SIGNS}', '{' ' * len(string.punctuation)}'))"
+
+INDEX = {
+    "sqlite": """
+        CREATE VIRTUAL TABLE rationale_search USING fts5(
+        rationale, content='', columnsize=0, tokenize='unicode61 remove_diacritics 0')""",
+    "postgresql": f"""
+        CREATE INDEX ix_judgements_rationale_search ON judgements
+        USING gin ({_VECTOR.format("rationale")})""",
+}
+"""What makes the index, as of schema 0003."""
+
+
+class mentions(FunctionElement[bool]):  # noqa: N801 - reads as a function of SQL
+    """`mentions(id, words(text))`: the rationale of the inspection `id` holds all the words."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "mentions"
+
+
+class mentions_here(FunctionElement[bool]):  # noqa: N801 - reads as a function of SQL
+    """As `mentions`, asked of one inspection after the other: for words that stand in many."""
+
+    type = Boolean()
+    inherit_cache = True
+    name = "mentions_here"
+
+
+def are_frequent(connection: Connection, asked: str) -> bool:
+    """Whether so many rationales hold the words that it is quicker not to gather them all."""
+    if connection.dialect.name != "sqlite":
+        return False  # PostgreSQL knows by its own statistics
+    found = connection.scalar(_SOME, {"words": words(asked).value, "most": _MANY})
+    return bool(found == _MANY)
+
+
+def words(asked: str) -> BindParameter[str]:
+    """The words of `asked` as both databases' query languages take them, free of operators.
+
+    Raises:
+        UsageError: no letter or digit in it.
+    """
+    spaced = asked.translate(dict.fromkeys(map(ord, string.punctuation), " "))
+    found = [word for word in spaced.split() if any(map(str.isalnum, word))]
+    if not found:
+        raise UsageError(f"--text {asked!r}: give a word that the rationale holds")
+    return literal(escaped(" ".join(f'"{word}"' for word in found)))
+
+
+def add(connection: Connection, seq: int, rationale: str) -> None:
+    """Index the rationale of the judgement that is event `seq`."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(_ADD, {"seq": seq, "rationale": escaped(rationale)})
+
+
+def clear(connection: Connection) -> None:
+    """Forget all that was added."""
+    if connection.dialect.name == "sqlite":
+        connection.execute(
+            text("INSERT INTO rationale_search (rationale_search) VALUES ('delete-all')")
+        )
+
+
+def create(connection: Connection) -> None:
+    """Make the index and fill it from what is there (used by the migration)."""
+    connection.execute(DDL(INDEX[connection.dialect.name]))  # type: ignore[no-untyped-call]
+    if connection.dialect.name == "sqlite":
+        connection.execute(
+            text(
+                "INSERT INTO rationale_search (rowid, rationale) "
+                "SELECT seq, json_extract(canonical, '$.payload.rationale') "
+                "FROM events WHERE type = 'inspection.judged'"
+            )
+        )
+
+
+def drop(connection: Connection) -> None:
+    """Undo `create`."""
+    sqlite = connection.dialect.name == "sqlite"
+    what = "TABLE rationale_search" if sqlite else "INDEX ix_judgements_rationale_search"
+    connection.execute(DDL(f"DROP {what}"))  # type: ignore[no-untyped-call]
+
+
+# Where gathering them all takes as long as finding a page of them, at a million inspections.
+_MANY = 50_000
+_SOME = text(
+    "SELECT count(*) FROM (SELECT 1 FROM rationale_search "
+    "WHERE rationale_search MATCH :words LIMIT :most)"
+)
+_ADD = text("INSERT INTO rationale_search (rowid, rationale) VALUES (:seq, :rationale)")
+
+
+@compiles(mentions, "sqlite")
+def _by_fts(element: mentions, compiler: Any, **kw: Any) -> str:
+    inspection, wanted = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        f"{inspection} IN (SELECT events.inspection_id FROM rationale_search "
+        "JOIN events ON events.seq = rationale_search.rowid "
+        f"WHERE rationale_search MATCH {wanted})"
+    )
+
+
+@compiles(mentions_here, "sqlite")
+def _by_fts_here(element: mentions_here, compiler: Any, **kw: Any) -> str:
+    inspection, wanted = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        "EXISTS (SELECT 1 FROM events CROSS JOIN rationale_search "
+        f"WHERE events.inspection_id = {inspection} AND rationale_search.rowid = events.seq "
+        f"AND rationale_search MATCH {wanted})"
+    )
+
+
+@compiles(mentions, "postgresql")
+def _by_tsvector(element: mentions, compiler: Any, **kw: Any) -> str:
+    inspection, wanted = (compiler.process(clause, **kw) for clause in element.clauses)
+    return (
+        f"{inspection} IN (SELECT judgements.inspection_id FROM judgements "
+        f"WHERE {_VECTOR.format('judgements.rationale')} "
+        f"@@ websearch_to_tsquery('simple', {wanted}))"
+    )
+
+
+for _dialect, _statement in INDEX.items():
+    event.listen(
+        Base.metadata,
+        "after_create",
+        DDL(_statement).execute_if(dialect=_dialect),  # type: ignore[no-untyped-call]
+    )

@@ -1,0 +1,118 @@
+"""`lad-agent calibrate`: from labelled pictures to a recipe that keeps a promise."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lad_agent import recipe
+from lad_agent.images import file_sha256
+from lad_agent.judgement import Judgement
+from lad_agent.reasoners import Question
+from tests.cli.conftest import Cli
+from tests.scripted import Scripted, bad, good, write_parts, write_recipe
+
+
+@pytest.fixture
+def line(tmp_path: Path, reasoner: Scripted) -> Path:
+    """Thirty good and thirty bad pictures, each judged rightly; only the truth tells which."""
+    folder = tmp_path / "line"
+    write_recipe(folder, "line")
+    write_parts(folder / "good", 30)
+    names = write_parts(folder / "bad" / "no nut", 30, "fault")
+    faulty = {file_sha256(name) for name in names}
+
+    def judged(question: Question) -> Judgement:
+        return (bad if question.image_sha256 in faulty else good)(question)
+
+    reasoner.script = judged
+    return folder
+
+
+def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: Path) -> None:
+    before = recipe.load(line / "recipe.yaml")
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1, "--html", "r.html")  # fmt: skip  # noqa: E501
+    assert (ran.code, ran.err) == (0, "")
+    assert "of 30 good parts 0 rejected, 0 to people, 30 passed" in ran.out
+    assert "of 30 bad parts 0 passed, 0 to people, 30 rejected" in ran.out
+    assert "promise: at most 10.0% escapes, 95% sure" in ran.out
+    after = recipe.load(line / "recipe.yaml")
+    assert f"now recipe version {after.recipe_version}" in ran.out
+    assert after.recipe_version != before.recipe_version
+    assert after.calibration is not None
+    assert Path("r.html").read_text().startswith("<!doctype html>")
+    inspected = cli("inspect", line / "good", "--json")
+    assert {json.loads(one)["result"] for one in inspected.out.splitlines()} == {"OK"}
+
+
+def test_results_and_their_truth_do_the_same(cli: Cli, line: Path, reasoner: Scripted) -> None:
+    cli("inspect", line, "--out", "results.jsonl")
+    asked = len(reasoner.asked)
+    ran = cli("calibrate", "results.jsonl", "--truth", line, "--recipe", line / "recipe.yaml",
+              "--escape", 0.1, "--overkill", 0.1, "--json", "--dry-run")  # fmt: skip
+    assert (ran.code, len(reasoner.asked)) == (0, asked)
+    assert ran.json["good"] == {"OK": 30, "NotOK": 0, "NotDecidable": 0}
+    assert [p["of"] for p in ran.json["calibration"]["promises"]] == [30, 30]
+    assert ran.json["recipe_version"] is None
+    assert "calibration" not in yaml.safe_load((line / "recipe.yaml").read_text())
+
+
+def test_too_few_parts_leave_the_recipe_alone(cli: Cli, line: Path) -> None:
+    text = (line / "recipe.yaml").read_text()
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml")
+    assert ran.code == 5
+    assert "label 269 more bad parts (there are 30, 299 are needed" in ran.error
+    assert (line / "recipe.yaml").read_text() == text
+    assert not list(line.glob("*.json"))
+
+
+def test_good_parts_only_print_escape_unknown(cli: Cli, line: Path) -> None:
+    shutil.rmtree(line / "bad")
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--overkill", 0.1)
+    assert ran.code == 0
+    assert "escape: unknown" in ran.out
+    assert "at most 10.0% overkill, 95% sure" in ran.out
+
+
+def test_pictures_of_the_training_are_refused(cli: Cli, line: Path) -> None:
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1, "--trained-on", line)  # fmt: skip  # noqa: E501
+    assert ran.code == 5
+    assert "were used in training" in ran.error
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("--escape", 0), 2, "a promise of 0 escape cannot be kept"),
+        (("--truth", "."), 2, "--truth DIR says what the pictures of a results.jsonl"),
+        (("--costs", "1,2"), 2, "--costs needs --bad-share"),
+        (("--costs", "1,2", "--bad-share", 0.1), 2, "--costs 1,2: give three numbers"),
+        (("--bad-share", 0.1), 2, "--bad-share belongs to --costs"),
+        (("--costs", "1,1,1", "--bad-share", 2), 2, "share of bad parts is 2"),
+        (("--recipe", recipe.shipped("pushpins")), 2, "comes with the package"),
+        (("--recipe", "gone.yaml"), 2, "no such recipe file"),
+    ],
+)
+def test_wrong_use_is_one_line(
+    cli: Cli, line: Path, flags: tuple[object, ...], code: int, words: str
+) -> None:
+    own = () if "--recipe" in flags else ("--recipe", line / "recipe.yaml")
+    ran = cli("calibrate", line, *own, *flags)
+    assert ran.code == code
+    assert words in ran.error
+
+
+def test_costs_choose_without_a_promise(cli: Cli, line: Path) -> None:
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--costs", "500,20,5",
+              "--bad-share", 0.02, "--dry-run")  # fmt: skip
+    assert ran.code == 0
+    assert "promise: none: chosen by costs" in ran.out
+
+
+def test_a_model_made_for_other_products_is_refused(cli: Cli, line: Path, reasoner: Scripted) -> None:  # fmt: skip  # noqa: E501
+    reasoner.products = frozenset({"pushpins"})
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml")
+    assert (ran.code, "made for line; it knows pushpins" in ran.error) == (2, True)
+    assert reasoner.closed
