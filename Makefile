@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
 
-.PHONY: demo test lint bench kill figures clean
+.PHONY: demo test browser lint bench kill figures clean
 
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(DEMO)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+# A whole shift of the review station in Chromium; writes the pictures of its docs.
+browser: $(STAMP)
+	@$(BIN)/python -m pytest tests/service/browser --shift 50 --shots docs/images
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

@@ -91,6 +91,10 @@ class AsyncStore:
         """See `AuditStore.last_attempt`."""
         return await asyncio.to_thread(self._store.last_attempt, intake)
 
+    async def run(self, step: Callable[[Unit], T]) -> T:
+        """Run a step of one's own with the next commit; returns what it returned."""
+        return await self._write(step)
+
     async def _write(self, step: Callable[[Unit], T]) -> T:
         job = _Job(step)
         with self._lock:
