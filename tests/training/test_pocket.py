@@ -318,7 +318,7 @@ def test_pictures_of_nothing_get_a_product() -> None:
 
 def test_wanted_numbers_are_off_by_anything() -> None:
     off: dict[str, Counter[int]] = {}
-    for facts, product, chosen in _prompts(_many(300)):
+    for facts, product, chosen in _prompts(_many(500)):
         if product == facts.product:
             for clause in rationale.clauses(product, chosen, facts)[1:]:
                 if not clause.values and clause.wanted.isdigit():

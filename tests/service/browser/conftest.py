@@ -37,7 +37,7 @@ def shots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return wanted or tmp_path_factory.mktemp("shots")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     program = shutil.which("chromium")
     if program is None:
@@ -45,6 +45,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
+    # Not for the whole session: while it is open, no other test can start an event loop.
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root, as whom CI runs in a container.
         opened = playwright.chromium.launch(
