@@ -11,7 +11,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(DEMO)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # A whole shift of the review station in Chromium; writes the pictures of its docs.
 browser: $(STAMP)
