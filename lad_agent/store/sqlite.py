@@ -1,6 +1,7 @@
 """All that is SQLite's own: where the file lies, pragmas, triggers, locks, copies, error codes."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -85,7 +86,15 @@ def prepare(engine: Engine) -> None:
     """
     connection = engine.raw_connection()
     try:
-        connection.cursor().execute("PRAGMA journal_mode = WAL").close()
+        # SQLite does not wait for its turn here, as it does everywhere else.
+        for left in reversed(range(20)):
+            try:
+                connection.cursor().execute("PRAGMA journal_mode = WAL").close()
+                break
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorname", "") != "SQLITE_BUSY" or not left:
+                    raise
+                time.sleep(0.05)
     finally:
         connection.close()
 
