@@ -36,7 +36,7 @@ SHARES = {
     "splicing_connectors": 0.14,
 }
 """Products by how long the tower takes to learn them: many small parts take longest."""
-NOTHING_SHARE = 0.04
+NOTHING_SHARE = 0.05
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
 

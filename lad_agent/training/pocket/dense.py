@@ -25,6 +25,7 @@ from lad_agent.training import synloco
 from lad_agent.training.pocket import vocabulary
 from lad_agent.training.pocket.architecture import MERGE
 from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.optimizers import MuonAndAdamW
 from lad_agent.training.pocket.vision import visual_tokens
 
 IGNORE = -100
@@ -37,11 +38,11 @@ WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIB
 class DenseConfig:
     """Optimisation of the tower; steps are of `batch` pictures."""
 
-    steps: int = 7500
+    steps: int = 5500
     batch: int = 16
     learning_rate: float = 2.5e-3
     warmup: int = 200
-    decay_share: float = 0.4
+    decay_share: float = 0.5
     seed: int = 0
     save_every: int = 500
 
@@ -234,17 +235,11 @@ def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
         start += parameter.numel()
 
 
-def _optimizer(net: nn.Module, config: DenseConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        net.parameters(),
-        lr=config.learning_rate,
-        weight_decay=0.01,
-        betas=(0.9, 0.98),
-        foreach=True,
-    )
+def _optimizer(net: nn.ModuleDict, config: DenseConfig) -> torch.optim.Optimizer:
+    return MuonAndAdamW(net, net["tower"], config.learning_rate)
 
 
-def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer, step: int) -> None:
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -254,7 +249,7 @@ def _save(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer, step: in
     part.replace(path)
 
 
-def _resume(path: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     tensors = load_file(path)

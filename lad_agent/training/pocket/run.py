@@ -38,14 +38,12 @@ class PocketConfig:
     width: int = 192
     layers: int = 4
     seed: int = 20
-    dense_pictures: int = 44_000
-    sft_pictures: int = 16_000
+    dense_pictures: int = 40_000
+    sft_pictures: int = 24_000
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
-    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=1000))
-    rules: SftConfig = field(
-        default_factory=lambda: SftConfig("rules", steps=3000, learning_rate=1.2e-3)
-    )
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
+    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=4000))
 
 
 Say = Callable[[str], None]

@@ -26,6 +26,7 @@ from lad_agent.reasoners.witness import ObjectHead
 from lad_agent.training.pocket import rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.optimizers import MuonAndAdamW
 from lad_agent.training.pocket.vision import visual_tokens
 
 IGNORE = -100
@@ -39,9 +40,9 @@ class SftConfig:
     stage: Stage
     steps: int
     batch: int = 16
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 2e-3
     warmup: int = 100
-    decay_share: float = 0.3
+    decay_share: float = 0.5
     seed: int = 0
     save_every: int = 300
 
@@ -242,8 +243,6 @@ def train(
         lr_scheduler_type="warmup_stable_decay",
         warmup_steps=config.warmup,
         lr_scheduler_kwargs={"num_decay_steps": int(config.steps * config.decay_share)},
-        weight_decay=0.01,
-        adam_beta2=0.98,
         max_grad_norm=1.0,
         seed=config.seed,
         use_cpu=True,
@@ -260,6 +259,8 @@ def train(
         dataset_kwargs={"skip_prepare_dataset": True},
         disable_tqdm=True,
     )
+    language = model.model.language_model
+    optimizer = MuonAndAdamW(language, language.layers, config.learning_rate)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
@@ -267,6 +268,7 @@ def train(
         processing_class=processor,
         data_collator=Collator(config.stage, queries, references, processor, config.seed),
         callbacks=list(callbacks),
+        optimizers=(optimizer, None),
     )
     trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(directory)) if directory.exists() else None
