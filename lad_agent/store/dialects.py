@@ -1,11 +1,13 @@
 """Which database a URL or a connection speaks to. Each has one module, with the same functions."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from lad_agent.errors import StoreError
 from lad_agent.store import postgres, sqlite
 
 
@@ -25,7 +27,7 @@ class Dialect(Protocol):
         self, connection: Connection, query: str, size: int
     ) -> Iterator[list[tuple[Any, ...]]]: ...
 
-    def errors_explained(self, store: str) -> AbstractContextManager[None]: ...
+    def explained(self, error: BaseException, store: str) -> StoreError: ...
 
 
 DIALECTS: dict[str, Dialect] = {"sqlite": sqlite, "postgresql": postgres}
@@ -34,3 +36,14 @@ DIALECTS: dict[str, Dialect] = {"sqlite": sqlite, "postgresql": postgres}
 def of(connection: Connection) -> Dialect:
     """The module of the database that `connection` speaks to."""
     return DIALECTS[connection.dialect.name]
+
+
+@contextmanager
+def errors_explained(dialect: Dialect, store: str) -> Iterator[None]:
+    """Turn every error of the database into a `StoreError` that names `store` and the remedy."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise dialect.explained(error.orig or error, store) from error
+    except (SQLAlchemyError, sqlite.DriverError) as error:
+        raise dialect.explained(error, store) from error

@@ -1,11 +1,9 @@
 """All that is PostgreSQL's own: connections, triggers, the writers' lock, and its error codes."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import DDL
 
 from lad_agent.errors import PrerequisiteError, StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
@@ -75,15 +73,24 @@ def engine(url: URL, *, busy_timeout_s: float) -> Engine:
 
     Readers see one snapshot. A writer holds the advisory lock until its commit, so that numbers
     have no gap, and what a step has looked up stays true.
+
+    Raises:
+        PrerequisiteError: psycopg is not installed.
     """
-    made = create_engine(
-        url.set(drivername="postgresql+psycopg"),
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": max(2, round(busy_timeout_s)),
-            "options": "-c synchronous_commit=on -c client_encoding=UTF8",
-        },
-    )
+    try:
+        made = create_engine(
+            url.set(drivername="postgresql+psycopg"),
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": max(2, round(busy_timeout_s)),
+                "options": "-c synchronous_commit=on -c client_encoding=UTF8",
+            },
+        )
+    except ImportError as error:
+        raise PrerequisiteError(
+            f"{url.render_as_string(hide_password=True)}: psycopg is not installed; "
+            "pip install 'lad-agent[postgres]'"
+        ) from error
 
     @event.listens_for(made, "begin")
     def _begin(connection: Connection) -> None:
@@ -127,22 +134,8 @@ for _statement in TRIGGERS.values():
     )
 
 
-@contextmanager
-def errors_explained(store: str) -> Iterator[None]:
-    """Turn every error of the database into a `StoreError` that names `store` and the remedy."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _explained(error.orig or error, store) from error
-    except SQLAlchemyError as error:
-        raise _explained(error, store) from error
-    except ImportError as error:
-        raise PrerequisiteError(
-            f"{store}: psycopg is not installed; pip install 'lad-agent[postgres]'"
-        ) from error
-
-
-def _explained(error: BaseException, store: str) -> StoreError:
+def explained(error: BaseException, store: str) -> StoreError:
+    """The error that names `store`, what happened in it, and the remedy."""
     state = getattr(error, "sqlstate", None)
     said = " ".join(str(error).split())
     if state is None:

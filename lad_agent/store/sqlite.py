@@ -3,16 +3,18 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.schema import DDL
 
 from lad_agent.errors import StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
 from lad_agent.store.models import Base
+
+DriverError = sqlite3.Error
+"""What is raised where the driver is asked without SQLAlchemy."""
 
 TRIGGERS_0001 = {
     "events_no_update": """
@@ -150,18 +152,8 @@ for _statement in TRIGGERS.values():
     )
 
 
-@contextmanager
-def errors_explained(store: str) -> Iterator[None]:
-    """Turn every error of the database into a `StoreError` that names `store` and the remedy."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _explained(error.orig or error, store) from error
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise _explained(error, store) from error
-
-
-def _explained(error: BaseException, store: str) -> StoreError:
+def explained(error: BaseException, store: str) -> StoreError:
+    """The error that names `store`, what happened in it, and the remedy."""
     name = getattr(error, "sqlite_errorname", "") or ""
     primary = "_".join(name.split("_")[:2])
     kind, text = _MEANINGS.get(primary, (StoreError, _UNKNOWN.format(_one_line(error))))
