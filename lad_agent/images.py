@@ -23,6 +23,18 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", "
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 """What is decoded; a closed list, because some of Pillow's formats start other programs."""
 
+GATED = frozenset(
+    {
+        Reason.UNREADABLE,
+        Reason.TOO_DARK,
+        Reason.TOO_BRIGHT,
+        Reason.BLURRED,
+        Reason.TOO_SMALL,
+        Reason.NOISE,
+    }
+)
+"""Reasons that no reasoner could have helped: its picture was not judged at all."""
+
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1_000_000_000
 
@@ -41,6 +53,18 @@ class ReadImage:
     @property
     def height(self) -> int:
         return self.image.height
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is judged of a file: the prepared picture, and why it is not worth judging, or None.
+
+    `sha256` is that of the file's bytes.
+    """
+
+    picture: Image.Image
+    sha256: str
+    reason: Reason | None
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,13 @@ def find(paths: Iterable[Path], sha256: str | None) -> Path | None:
 
 
 def find_references(recipe_path: Path, hashes: Sequence[str]) -> list[Path | None]:
-    """The reference pictures with these SHA-256: those the recipe names now, or files beside it."""
+    """The reference pictures with these SHA-256, among `reference_files`; None: gone."""
+    files = reference_files(recipe_path)
+    return [find(files, sha256) for sha256 in hashes]
+
+
+def reference_files(recipe_path: Path) -> tuple[Path, ...]:
+    """Where a recipe's reference pictures may lie: those it names now, then pictures beside it."""
     try:
         named = load(recipe_path).references
     except (RecipeError, OSError, ValueError):
@@ -88,7 +118,7 @@ def find_references(recipe_path: Path, hashes: Sequence[str]) -> list[Path | Non
         beside = [p for p in sorted(recipe_path.parent.iterdir()) if p.suffix.lower() in SUFFIXES]
     except (OSError, ValueError):
         beside = []
-    return [find((*named, *beside), sha256) for sha256 in hashes]
+    return (*named, *beside)
 
 
 def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> ReadImage:
@@ -124,6 +154,17 @@ def prepare(image: Image.Image, region: Region, size: int) -> Image.Image:
     if cut.size == (size, size):
         return cut
     return cut.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def look(path: Path, recipe: Recipe, *, max_pixels: int = MAX_PIXELS) -> Look:
+    """Read one image as `recipe` wants it judged, and hold it against the gate.
+
+    Raises:
+        UnreadableInput: as `read`.
+    """
+    found = read(path, max_pixels=max_pixels)
+    picture = prepare(found.image, recipe.region, recipe.image_size)
+    return Look(picture, found.sha256, gate(picture, shorter_side(found.image, recipe.region)))
 
 
 def references(recipe: Recipe) -> tuple[Image.Image, ...]:

@@ -256,6 +256,15 @@ def check_evidence(
     return "consistent", None
 
 
+def said_bad(text: str) -> list[str]:
+    """The statements that say a rule is broken, as they are written, whatever the grammar.
+
+    >>> said_bad("R1 nuts at B2: 1 of 2 bad; R2 washers at C1: 1 of 1 ok")
+    ['R1 nuts at B2: 1 of 2 bad']
+    """
+    return [statement for statement in text.split("; ") if statement.endswith(" bad")]
+
+
 def named_fault(text: str) -> tuple[str | None, tuple[str, ...]]:
     """Rule and places of the first bad clause; (None, ()) where the rationale names none."""
     for statement in read(text) or ():

@@ -130,15 +130,14 @@ async def _run(
     if reasoner.products is not None and recipe.product not in reasoner.products:
         return Result.NOT_DECIDABLE, Reason.PRODUCT_NOT_IN_MODEL, None
     try:
-        found = await asyncio.to_thread(images.read, path, max_pixels=max_pixels)
+        found = await asyncio.to_thread(images.look, path, recipe, max_pixels=max_pixels)
     except UnreadableInput:
         return Result.NOT_DECIDABLE, Reason.UNREADABLE, None
-    picture = images.prepare(found.image, recipe.region, recipe.image_size)
-    reason = images.gate(picture, images.shorter_side(found.image, recipe.region))
-    if reason is not None:
-        return Result.NOT_DECIDABLE, reason, None
-    judgement = await reasoner.judge(Question(recipe, picture, found.sha256))
-    judgement, made = policy.decide_by_recipe(judgement, recipe)
+    if found.reason is not None:
+        return Result.NOT_DECIDABLE, found.reason, None
+    judgement = await reasoner.judge(Question(recipe, found.picture, found.sha256))
+    hold = "on hold then" if recorded.reason is Reason.ON_HOLD else None
+    judgement, made = policy.decide_by_recipe(judgement, recipe, hold=hold)
     return made.result, made.reason, judgement
 
 

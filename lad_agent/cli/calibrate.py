@@ -51,20 +51,18 @@ def calibrate(
     seed: Annotated[int, typer.Option(min=0, help="Of the split of the parts.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the recipe as it is.")] = False,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
+    reasoner: options.Reasoner = None,
+    adapter: options.Adapter = None,
+    device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
     """Choose thresholds that keep a promise about escapes, with the fewest parts sent to people.
 
     Exit code 5 if the promise cannot be made; the recipe then stays as it is.
     """
-    import json
 
     from lad_agent import settings
+    from lad_agent.cli.tables import print_json
     from lad_agent.recipe import load
     from lad_agent.training import calibration
     from lad_agent.training.calibration import report as reports
@@ -91,7 +89,7 @@ def calibrate(
     if as_json:
         version = written.recipe_version if written else None
         found = calibration.values(made) | {"recipe_version": version}
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     typer.echo(calibration.text(made))
     if left_out and truth is None:
@@ -146,17 +144,11 @@ def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Pa
 
     from rich.console import Console
 
-    from lad_agent import reasoners
+    from lad_agent.cli.wiring import open_reasoner
     from lad_agent.training.calibration.judging import judge
 
     async def run() -> list[Part]:
-        reasoner = reasoners.open_reasoner(
-            chosen.reasoner,
-            device=chosen.device,
-            adapter=chosen.adapter,
-            max_batch=chosen.max_batch,
-            queue=max(256, chosen.in_flight),
-        )
+        reasoner = open_reasoner(chosen)
         try:
             with Console(stderr=True, quiet=not sys.stderr.isatty()).status("judging") as status:
                 return await judge(

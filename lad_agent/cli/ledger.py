@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from lad_agent.settings import Settings
     from lad_agent.store import ChainReport
 
-SigningKey = Annotated[
-    Path | None, typer.Option("--signing-key", help="The file that audit keygen made.")
-]
-
 
 def verify(
     store: options.Store = None,
@@ -87,7 +83,7 @@ def keygen(
 
 def head(
     store: options.Store = None,
-    signing_key: SigningKey = None,
+    signing_key: options.SigningKey = None,
     to: Annotated[
         Path | None, typer.Option(help="Append the heads to this file too, out of reach.")
     ] = None,
@@ -96,15 +92,10 @@ def head(
     """Sign where the ledger stands now, and export the heads."""
     from lad_agent import settings
     from lad_agent.cli import wiring
-    from lad_agent.errors import PrerequisiteError
     from lad_agent.store import open_store
 
     chosen = settings.load(store=store, signing_key=signing_key, heads_file=to, by=by)
-    signing = wiring.signing(chosen)
-    if signing is None:
-        raise PrerequisiteError(
-            "no signing key; make one with lad-agent audit keygen FILE, then --signing-key FILE"
-        )
+    signing = wiring.needed_signing(chosen)
     with open_store(chosen.store, create=False) as audit:
         audit.sign_head(signing)
         typer.echo(f"signed by key {signing.key.public[:16]}")
@@ -115,10 +106,10 @@ def head(
 
 def _trusted(chosen: Settings, files: list[Path]) -> frozenset[str]:
     """The keys whose signatures count: those given, else that of the settings."""
-    from lad_agent.store.signing import load_public
+    from lad_agent.store.signing import load_public, public_file
 
     if not files and chosen.signing_key is not None:
-        files = [chosen.signing_key.with_name(chosen.signing_key.name + ".pub")]
+        files = [public_file(chosen.signing_key)]
     return frozenset(load_public(file) for file in files)
 
 

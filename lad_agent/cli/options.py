@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,16 @@ from lad_agent.errors import UsageError
 
 Store = Annotated[
     str | None, typer.Option("--store", help="Audit store: a file or URL (lad-agent.db).")
+]
+Reasoner = Annotated[
+    str | None,
+    typer.Option("--reasoner", help="pocket, a model folder, or http://HOST:PORT/v1#MODEL."),
+]
+Adapter = Annotated[Path | None, typer.Option("--adapter", help="A LoRA adapter's folder.")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
+Station = Annotated[str | None, typer.Option("--station", help="Where (this computer's name).")]
+SigningKey = Annotated[
+    Path | None, typer.Option("--signing-key", help="The file that audit keygen made.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does this (the system user).")]

@@ -51,6 +51,7 @@ def check(
 ) -> None:
     """Explain every fault with its line; exit code 5 if there is any."""
     from lad_agent import recipe
+    from lad_agent.cli.tables import print_json
     from lad_agent.errors import CheckFailed
     from lad_agent.inputs import check_references
 
@@ -61,7 +62,7 @@ def check(
             for path in paths
             for fault in found[path]
         ]
-        typer.echo(json.dumps(faults, indent=2, ensure_ascii=False))
+        print_json(faults)
     else:
         for path, its in found.items():
             for fault in its:

@@ -26,10 +26,8 @@ def replay(
         int | None, typer.Option(min=1, help="Run N inspections again, drawn at random.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed draws the same inspections.")] = 0,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
+    reasoner: options.Reasoner = None,
+    device: options.Device = None,
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
@@ -85,8 +83,6 @@ def _ids(
 
 
 def _recorded(audit: AuditStore, inspection_id: str) -> Recorded:
-    from pathlib import Path
-
     from lad_agent.errors import UsageError
     from lad_agent.replay import Recorded
 
@@ -94,14 +90,13 @@ def _recorded(audit: AuditStore, inspection_id: str) -> Recorded:
     outcome, intake = history.inspected.outcome, history.inspected.intake
     if outcome is None:
         raise UsageError(f"inspection {inspection_id} is not finished; run inspect again")
-    copies = [audit.images / review.kept for review in history.reviews if review.kept]
     return Recorded(
         id=inspection_id,
         intake=intake,
         result=outcome.result,
         reason=outcome.reason,
         judgement=history.judgement,
-        images=(*copies, Path(intake.image)),
+        images=history.image_files(audit.images),
         recipe=history.recipe,
         software=history.software,
     )
@@ -110,16 +105,11 @@ def _recorded(audit: AuditStore, inspection_id: str) -> Recorded:
 async def _run(recorded: Sequence[Recorded], chosen: Settings) -> list[Replayed]:
     import asyncio
 
-    from lad_agent import reasoners, software
+    from lad_agent import software
+    from lad_agent.cli.wiring import open_reasoner
     from lad_agent.replay import replay as run_again
 
-    reasoner = reasoners.open_reasoner(
-        chosen.reasoner,
-        device=chosen.device,
-        adapter=chosen.adapter,
-        max_batch=chosen.max_batch,
-        queue=max(256, chosen.in_flight),
-    )
+    reasoner = open_reasoner(chosen)
     now = software.versions()
     room = asyncio.Semaphore(chosen.in_flight)
 
@@ -178,11 +168,11 @@ def _summary(replayed: Sequence[Replayed]) -> dict[str, Any]:
 
 
 def _print_one(one: Replayed) -> None:
-    from lad_agent.cli.tables import columns
+    from lad_agent.cli.tables import cell, columns
 
     before, now = _answer(one.recorded), _answer(one)
     if one.problem is None:
-        rows = [(name, _cell(before[name]), _cell(now[name])) for name in before]
+        rows = [(name, cell(before[name]), cell(now[name])) for name in before]
         typer.echo(columns(("", "recorded", "now"), rows))
     _print_changes([one])
 
@@ -229,7 +219,3 @@ def _exit(replayed: Sequence[Replayed]) -> None:
     other = sum(not one.same for one in ran)
     if other:
         raise CheckFailed(f"{other} of {len(ran)} came out otherwise than recorded")
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -74,25 +74,21 @@ def archive(
     file: Annotated[Path, typer.Argument(help="The archive to make.")],
     before: Annotated[str, typer.Option(help="Up to this date or age: 2026-01-01, 365d.")],
     store: options.Store = None,
-    signing_key: Annotated[Path | None, typer.Option(help="The archiver's key.")] = None,
+    signing_key: options.SigningKey = None,
     by: options.By = None,
 ) -> None:
     """Seal what is older and finished, and move it into a file that verifies on its own."""
     from lad_agent import settings
     from lad_agent.cli import wiring
-    from lad_agent.errors import PrerequisiteError, UsageError
+    from lad_agent.errors import UsageError
     from lad_agent.store import open_store
     from lad_agent.store.archive import archive as sealed
 
     chosen = settings.load(store=store, signing_key=signing_key, by=by)
-    signing = wiring.signing(chosen)
+    signing = wiring.needed_signing(chosen)
     moment = options.moment(before)
     if moment is None:
         raise UsageError("--before: give a date like 2026-01-01, or an age like 365d")
-    if signing is None:
-        raise PrerequisiteError(
-            "only who has a signing key may archive; give --signing-key FILE (audit keygen)"
-        )
     with open_store(chosen.store, create=False) as audit:
         made = sealed(audit, moment, file, signing)
     typer.echo(f"{file}: {made.events} events up to {made.through}; {made.left} stay here too")

@@ -6,22 +6,23 @@ and resume with any value.
 """
 
 import asyncio
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
 
 from langgraph.graph import END, START, StateGraph
 
-from lad_agent import images, inputs, reasoners, settings
-from lad_agent.errors import UnreadableInput
+from lad_agent import inputs, settings
+from lad_agent.cli.wiring import open_audit, open_reasoner
 from lad_agent.graphs import state as states
 from lad_agent.graphs.inspection import build
+from lad_agent.graphs.intake import intake
 from lad_agent.graphs.state import Context
 from lad_agent.inspection import Intake
-from lad_agent.reasoners.base import Reasoner
-from lad_agent.recipe import Recipe
+from lad_agent.reasoners import Reasoner
 from lad_agent.settings import Settings
-from lad_agent.store import AsyncStore, open_store
+from lad_agent.store import AsyncStore
 
 
 class Request(TypedDict, total=False):
@@ -44,14 +45,25 @@ class Work(Request, total=False):
 
 async def take_in(state: Work) -> Work:
     """Make the open row, or find it."""
-    return await (await asyncio.to_thread(_room)).take_in(state)
+    room = await asyncio.to_thread(_room)
+    known = await asyncio.to_thread(_intake, state, room)
+    opened = await room.store.take_in(known)
+    return {
+        "inspection_id": opened.id,
+        "image": known.image,
+        "image_sha256": known.image_sha256,
+        "recipe_path": known.recipe_path,
+        "recipe_version": known.recipe_version,
+    }
 
 
 async def inspect(state: Work) -> Work:
     """Run the workflow; runs again from here on resume, where the pause goes on."""
     room = await asyncio.to_thread(_room)
     loaded = await asyncio.to_thread(inputs.find_recipe, state["recipe_path"], Path("/"))
-    context = Context(room.store, room.reasoner, {state["recipe_version"]: loaded})
+    context = Context(
+        room.store, room.reasoner, {state["recipe_version"]: loaded}, room.chosen.max_pixels
+    )
     start = states.start(
         state["inspection_id"], state["image"], state["image_sha256"], state["recipe_version"]
     )
@@ -60,57 +72,32 @@ async def inspect(state: Work) -> Work:
     return {"outcome": outcome.model_dump(mode="json") if outcome else None}
 
 
+@dataclass(frozen=True)
 class _Room:
-    """Store and reasoner of this process."""
+    """Settings, store and reasoner of this process."""
 
-    def __init__(self, chosen: Settings) -> None:
-        self.chosen = chosen
-        self.store = AsyncStore(open_store(chosen.store))
-        self.reasoner: Reasoner = reasoners.open_reasoner(
-            chosen.reasoner, device=chosen.device, adapter=chosen.adapter
-        )
-
-    async def take_in(self, state: Work) -> Work:
-        item, sha256 = await asyncio.to_thread(_find, state)
-        opened = await self.store.take_in(self._intake(item.part_id, item, sha256))
-        return {
-            "inspection_id": opened.id,
-            "image": str(item.image),
-            "image_sha256": sha256,
-            "recipe_path": str(item.recipe.path),
-            "recipe_version": item.recipe.recipe_version,
-        }
-
-    def _intake(self, part_id: str, item: inputs.Item, sha256: str | None) -> Intake:
-        found: Recipe = item.recipe
-        return Intake(
-            part_id=part_id,
-            station=self.chosen.station,
-            image=str(item.image),
-            image_sha256=sha256,
-            product=found.product,
-            task_version=found.task_version,
-            recipe_version=found.recipe_version,
-            recipe_path=str(found.path),
-            model=self.reasoner.fingerprint,
-            actor=self.chosen.by,
-        )
+    chosen: Settings
+    store: AsyncStore
+    reasoner: Reasoner
 
 
 @cache
 def _room() -> _Room:
-    return _Room(settings.load())
+    chosen = settings.load()
+    return _Room(chosen, AsyncStore(open_audit(chosen)), open_reasoner(chosen))
 
 
-def _find(state: Work) -> tuple[inputs.Item, str | None]:
+def _intake(state: Work, room: _Room) -> Intake:
     gathered = inputs.gather([Path(state["image"])], recipe_name=state.get("recipe"), limit=1)
     item = gathered.items[0]
-    if part_id := state.get("part_id"):
-        item = inputs.Item(part_id, item.image, item.recipe)
-    try:
-        return item, images.file_sha256(item.image)
-    except UnreadableInput:
-        return item, None
+    return intake(
+        state.get("part_id") or item.part_id,
+        item.image,
+        item.recipe,
+        station=room.chosen.station,
+        model=room.reasoner.fingerprint,
+        actor=room.chosen.by,
+    )
 
 
 def _wire() -> StateGraph[Work, None, Request, Work]:

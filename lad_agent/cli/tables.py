@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+import typer
+
 from lad_agent.results import printable
 
 
@@ -30,10 +32,24 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def cell(value: object) -> str:
+    """One value of a table.
+
+    >>> cell(None), cell(0.5), cell(3)
+    ('-', '0.5000', '3')
+    """
+    return "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
 def as_json(data: object) -> str:
     """`data` as JSON for people to read; what UTF-8 cannot hold stands as an escape."""
     text = json.dumps(data, indent=2, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def print_json(data: object) -> None:
+    """Print `as_json(data)`."""
+    typer.echo(as_json(data))
 
 
 def _number(cell: str) -> bool:

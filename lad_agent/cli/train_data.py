@@ -33,11 +33,11 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Count and read every picture; exit code 5 if the data cannot be trained on."""
-    import json
     import sys
 
     from rich.console import Console
 
+    from lad_agent.cli.tables import print_json
     from lad_agent.errors import CheckFailed
     from lad_agent.training import sources
     from lad_agent.training.sources.check import examine
@@ -50,7 +50,7 @@ def check(
         report = examine(opened)
     if as_json:
         layouts = {str(path): source.layout for path, source in zip(paths, opened, strict=True)}
-        typer.echo(json.dumps({"layouts": layouts, **_json(report)}, indent=2, ensure_ascii=False))
+        print_json({"layouts": layouts, **_json(report)})
     else:
         for path, source in zip(paths, opened, strict=True):
             typer.echo(f"{path}: {source.layout}")

@@ -30,14 +30,14 @@ def list_(store: options.Store = None, as_json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from lad_agent import settings
-    from lad_agent.cli.tables import columns
+    from lad_agent.cli.tables import columns, print_json
     from lad_agent.store import access, open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         found = audit.ask(access.users)
     if as_json:
         rows = [asdict(one) for one in found]
-        _print_json([{name: row[name] for name in row if name != "password"} for row in rows])
+        print_json([{name: row[name] for name in row if name != "password"} for row in rows])
     elif not found:
         typer.echo("no users: on loopback the service is open")
     else:
@@ -154,13 +154,13 @@ def tokens(store: options.Store = None, as_json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from lad_agent import settings
-    from lad_agent.cli.tables import columns
+    from lad_agent.cli.tables import columns, print_json
     from lad_agent.store import access, open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         found = audit.ask(access.tokens)
     if as_json:
-        _print_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in found])
         return
     heads = ("token", "user", "label", "scopes", "until", "valid")
     rows = [
@@ -206,9 +206,3 @@ def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     return str(typer.prompt("password", hide_input=True, confirmation_prompt=True))
-
-
-def _print_json(data: object) -> None:
-    import json
-
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

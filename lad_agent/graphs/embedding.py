@@ -21,7 +21,6 @@ from langgraph.runtime import Runtime, get_runtime
 from langgraph.types import Checkpointer
 from pydantic import BaseModel, ConfigDict
 
-from lad_agent import images
 from lad_agent.errors import (
     LadAgentError,
     NotFound,
@@ -34,6 +33,7 @@ from lad_agent.errors import (
 from lad_agent.graphs import state as states
 from lad_agent.graphs.blocking import both
 from lad_agent.graphs.inspection import wire
+from lad_agent.graphs.intake import intake
 from lad_agent.graphs.runner import FAILURES
 from lad_agent.graphs.state import Context, State
 from lad_agent.inspection import Intake, Outcome, ReviewDecision
@@ -194,10 +194,10 @@ async def _take_in(state: _Work, runtime: Runtime[Station]) -> Update:
     """Make the open row, or find it with what is recorded already."""
     part = Part(**{name: value for name, value in state.items() if name in Part.model_fields})
     station = runtime.context
-    intake = await asyncio.to_thread(_intake, part, station)
-    opened = await station.store.take_in(intake)
+    known = await asyncio.to_thread(_intake, part, station)
+    opened = await station.store.take_in(known)
     earlier = await station.store.outcome(opened.id) if opened.complete else None
-    begun = states.start(opened.id, intake.image, intake.image_sha256, intake.recipe_version)
+    begun = states.start(opened.id, known.image, known.image_sha256, known.recipe_version)
     if earlier is not None:
         begun["result"] = earlier.result.value
         begun["reason"] = earlier.reason.value if earlier.reason else None
@@ -255,25 +255,16 @@ def _intake(part: Part, station: Station) -> Intake:
     recipe = station.recipe(part.recipe)
     if station.reasoner is None:
         raise UsageError(f"station {station.name} has no reasoner; open one and give it")
-    # resolve() would follow links, and name a part by what a link points to.
-    image = os.path.abspath(part.image)  # noqa: PTH100
-    try:
-        sha256 = images.file_sha256(Path(image))
-    except UnreadableInput:
-        sha256 = None
-    return Intake(
-        part_id=part.part_id,
+    return intake(
+        part.part_id,
+        # resolve() would follow links, and name a part by what a link points to.
+        Path(os.path.abspath(part.image)),  # noqa: PTH100
+        recipe,
         station=station.name,
-        lot=part.lot,
-        attempt=part.attempt,
-        image=image,
-        image_sha256=sha256,
-        product=recipe.product,
-        task_version=recipe.task_version,
-        recipe_version=recipe.recipe_version,
-        recipe_path=str(recipe.path),
         model=station.reasoner.fingerprint,
         actor=station.actor,
+        lot=part.lot,
+        attempt=part.attempt,
     )
 
 

@@ -10,9 +10,10 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.types import Command
 
 from lad_agent import images
-from lad_agent.errors import StoreError, UnreadableInput
+from lad_agent.errors import StoreError
 from lad_agent.graphs import state as states
 from lad_agent.graphs.inspection import InspectionGraph, build, thread
+from lad_agent.graphs.intake import intake
 from lad_agent.graphs.ports import Store
 from lad_agent.graphs.state import Context
 from lad_agent.inputs import Item
@@ -140,18 +141,23 @@ class Line:
         Raises:
             StoreError: the store failed; nothing was taken in.
         """
-        try:
-            sha256 = await asyncio.to_thread(images.file_sha256, item.image)
-        except UnreadableInput:
-            sha256 = None
-        intake = _intake(item, sha256, order, self._fingerprint)
-        opened = await self._take_in(intake, again=order.again)
+        known = await asyncio.to_thread(
+            intake,
+            item.part_id,
+            item.image,
+            item.recipe,
+            station=order.station,
+            model=self._fingerprint,
+            actor=order.actor,
+            lot=order.lot,
+        )
+        opened = await self._take_in(known, again=order.again)
         if order.again:
             self._again.add(opened.id)
         first = not opened.complete and opened.id not in self._running
         if first:
             self._running[opened.id] = asyncio.get_running_loop().create_future()
-        return Begun(opened.id, item, sha256, opened.complete, first)
+        return Begun(opened.id, item, known.image_sha256, opened.complete, first)
 
     async def finish(self, begun: Begun) -> Done:
         """Judge what was taken in, and record it; nothing where that is done already.
@@ -165,16 +171,16 @@ class Line:
             raise StoreError(f"inspection {begun.id} was not recorded; run the same command again")
         return Done(begun.item, outcome, earlier=begun.complete, detail=detail)
 
-    async def _take_in(self, intake: Intake, *, again: bool) -> Opened:
+    async def _take_in(self, known: Intake, *, again: bool) -> Opened:
         store = self._context.store
-        opened = await store.take_in(intake)
+        opened = await store.take_in(known)
         if not opened.found:
             return opened
-        last = await store.last_attempt(intake)
+        last = await store.last_attempt(known)
         if last > 1:
-            opened = await store.take_in(intake.model_copy(update={"attempt": last}))
+            opened = await store.take_in(known.model_copy(update={"attempt": last}))
         if again and opened.complete and opened.id not in self._again:
-            opened = await store.take_in(intake.model_copy(update={"attempt": last + 1}))
+            opened = await store.take_in(known.model_copy(update={"attempt": last + 1}))
         return opened
 
     async def _run_once(self, begun: Begun) -> str | None:
@@ -262,22 +268,6 @@ async def _run_graph(graph: InspectionGraph, context: Context, begun: Begun) -> 
         context.pictures.pop(inspection_id, None)
     detail: str | None = end["detail"]
     return detail
-
-
-def _intake(item: Item, sha256: str | None, order: Order, model: str) -> Intake:
-    return Intake(
-        part_id=item.part_id,
-        station=order.station,
-        lot=order.lot,
-        image=str(item.image),
-        image_sha256=sha256,
-        product=item.recipe.product,
-        task_version=item.recipe.task_version,
-        recipe_version=item.recipe.recipe_version,
-        recipe_path=str(item.recipe.path),
-        model=model,
-        actor=order.actor,
-    )
 
 
 def _by_version(items: Sequence[Item]) -> Mapping[str, Recipe]:

@@ -2,14 +2,14 @@
 
 import hashlib
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from lad_agent import images, recipe
-from lad_agent.errors import NotFound, RecipeError, UnreadableInput
-from lad_agent.inspection import Intake
+from lad_agent import images
+from lad_agent.errors import NotFound, UnreadableInput
 from lad_agent.store import AuditStore, History
 
 _AS_THEY_ARE = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
@@ -34,12 +34,10 @@ def inspected(store: AuditStore, history: History) -> Picture:
         UnreadableInput: it is no picture.
     """
     intake = history.inspected.intake
-    kept = [store.images / review.kept for review in history.reviews if review.kept]
-    for path in (*kept, Path(intake.image)):
-        content = _content(path)
-        if content is not None and hashlib.sha256(content).hexdigest() == intake.image_sha256:
-            return _shown(path, content, intake.image_sha256)
-    raise NotFound(f"the image of {intake.part_id} is gone, or another one lies in its place")
+    found = _first(history.image_files(store.images), intake.image_sha256)
+    if found is None:
+        raise NotFound(f"the image of {intake.part_id} is gone, or another one lies in its place")
+    return found
 
 
 def size(store: AuditStore, history: History) -> tuple[int, int] | None:
@@ -64,18 +62,19 @@ def reference(history: History, number: int) -> Picture:
     wanted = (history.recipe or {}).get("references", [])
     if not 0 <= number < len(wanted):
         raise NotFound(f"the recipe of {intake.product} has no reference {number}")
-    for path in _reference_files(intake):
+    found = _first(images.reference_files(Path(intake.recipe_path)), wanted[number])
+    if found is None:
+        raise NotFound(f"the reference of {intake.product} has changed since this part was judged")
+    return found
+
+
+def _first(files: Iterable[Path], sha256: str | None) -> Picture | None:
+    """The first of `files` that still holds the bytes of that SHA-256."""
+    for path in files:
         content = _content(path)
-        if content is not None and hashlib.sha256(content).hexdigest() == wanted[number]:
-            return _shown(path, content, wanted[number])
-    raise NotFound(f"the reference of {intake.product} has changed since this part was judged")
-
-
-def _reference_files(intake: Intake) -> tuple[Path, ...]:
-    try:
-        return recipe.load(Path(intake.recipe_path)).references
-    except (RecipeError, OSError, ValueError):
-        return ()
+        if content is not None and hashlib.sha256(content).hexdigest() == sha256:
+            return _shown(path, content, sha256)
+    return None
 
 
 def _content(path: Path) -> bytes | None:

@@ -157,9 +157,8 @@ def _decided(review: Review) -> list[tuple[str, object]]:
 
 
 def _query_picture(history: History, kept: Path) -> Picture:
-    intake = history.inspected.intake
-    places = [kept / review.kept for review in history.reviews if review.kept]
-    return _picture("the part", [*places, Path(intake.image)], intake.image_sha256)
+    sha256 = history.inspected.intake.image_sha256
+    return _picture("the part", history.image_files(kept), sha256)
 
 
 def _references(history: History) -> list[Picture]:

@@ -5,6 +5,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Select, func, select
@@ -73,6 +74,11 @@ class History:
     events: tuple[Entry, ...]
     software: dict[str, str] | None
 
+    def image_files(self, kept: Path) -> tuple[Path, ...]:
+        """Where the image may lie: copies in `kept`, the store's folder of images, come first."""
+        copies = (kept / review.kept for review in self.reviews if review.kept)
+        return (*copies, Path(self.inspected.intake.image))
+
 
 def inspections(
     session: Session,
@@ -93,7 +99,7 @@ def inspections(
     terms = inspection_terms(wanted, one_by_one=frequent)
     query = _with_judgement().where(*terms).order_by(order).limit(limit)
     if wanted.since is not None:
-        query = query.where(Inspection.id >= _id_at(wanted.since - _SLACK))
+        query = query.where(Inspection.id >= id_at(wanted.since - _SLACK))
     if after is not None:
         query = query.where(Inspection.id < after if newest_first else Inspection.id > after)
     for inspection, judgement in session.execute(query.execution_options(yield_per=500)):
@@ -103,6 +109,17 @@ def inspections(
 def count(session: Session, wanted: InspectionFilter) -> int:
     """How many inspections there are of the wanted kind."""
     return session.scalar(select(func.count(Inspection.id)).where(*inspection_terms(wanted))) or 0
+
+
+def products(session: Session) -> list[str]:
+    """Every product that was inspected, by name."""
+    return list(session.scalars(select(RecipeRow.product).distinct().order_by(RecipeRow.product)))
+
+
+def id_at(moment: datetime) -> str:
+    """No id made from then on is less: a UUIDv7 begins with its milliseconds."""
+    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def inspection(session: Session, inspection_id: str) -> Inspected | None:
@@ -183,12 +200,6 @@ def last_attempt(session: Session, intake: Intake) -> int:
     if intake.image_sha256 is None:
         query = query.where(Inspection.image == intake.image)
     return session.scalar(query) or 0
-
-
-def _id_at(moment: datetime) -> str:
-    """No id made from then on is less: a UUIDv7 begins with its milliseconds."""
-    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
-    return f"{digits[:8]}-{digits[8:]}"
 
 
 def _software(

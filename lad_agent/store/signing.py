@@ -59,7 +59,7 @@ def generate(file: Path) -> SigningKey:
     private = Ed25519PrivateKey.generate()
     secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    beside = _public_file(file)
+    beside = public_file(file)
     if beside.exists():
         raise UsageError(f"{beside}: is there already; give another name, or move it away first")
     try:
@@ -105,6 +105,11 @@ def load_key(file: Path) -> SigningKey:
     return SigningKey(private)
 
 
+def public_file(file: Path) -> Path:
+    """Where the public half of the key in `file` lies."""
+    return file.with_name(file.name + ".pub")
+
+
 def load_public(file: Path) -> str:
     """The public half in a `.pub` file, as 64 hex digits.
 
@@ -122,10 +127,6 @@ def load_public(file: Path) -> str:
     if not isinstance(public, Ed25519PublicKey):
         raise PrerequisiteError(f"{file}: not an Ed25519 key; make one with audit keygen")
     return public.public_bytes_raw().hex()
-
-
-def _public_file(file: Path) -> Path:
-    return file.with_name(file.name + ".pub")
 
 
 def _check_rights(file: Path, found: os.stat_result) -> None:

@@ -7,13 +7,27 @@ from pathlib import Path
 import pytest
 
 from lad_agent.errors import ReasonerUnavailable, StoreError
+from lad_agent.graphs.intake import intake
 from lad_agent.graphs.runner import Done, run_batch
 from lad_agent.inputs import Item
+from lad_agent.inspection import Intake
 from lad_agent.judgement import Judgement, Result
 from lad_agent.reasoners.base import Question
 from lad_agent.store import InspectionFilter
 from tests.graphs.conftest import ORDER, Bench
 from tests.scripted import Scripted, good
+
+
+def _taken(item: Item, attempt: int = 1) -> Intake:
+    return intake(
+        item.part_id,
+        item.image,
+        item.recipe,
+        station=ORDER.station,
+        model="scripted",
+        actor=ORDER.actor,
+        attempt=attempt,
+    )
 
 
 async def test_a_second_run_skips_what_is_done(bench: Bench) -> None:
@@ -44,11 +58,7 @@ async def test_again_inspects_once_more_under_a_new_attempt(bench: Bench) -> Non
 
 async def test_an_open_row_is_finished_under_its_id(bench: Bench) -> None:
     items = bench.items(1)
-    from lad_agent import images
-    from lad_agent.graphs.runner import _intake
-
-    sha256 = images.file_sha256(items[0].image)
-    opened = await bench.store.take_in(_intake(items[0], sha256, ORDER, "scripted"))
+    opened = await bench.store.take_in(_taken(items[0]))
     [done] = (await bench.run(items, Scripted(good))).done
     assert (done.outcome.id, done.earlier) == (opened.id, False)
     assert bench.audit.count(InspectionFilter()) == 1
@@ -56,13 +66,8 @@ async def test_an_open_row_is_finished_under_its_id(bench: Bench) -> None:
 
 async def test_an_attempt_that_was_cut_off_is_finished_without_again(bench: Bench) -> None:
     items = bench.items(1)
-    from lad_agent import images
-    from lad_agent.graphs.runner import _intake
-
     await bench.run(items, Scripted(good))
-    sha256 = images.file_sha256(items[0].image)
-    intake = _intake(items[0], sha256, ORDER, "scripted").model_copy(update={"attempt": 2})
-    opened = await bench.store.take_in(intake)
+    opened = await bench.store.take_in(_taken(items[0], attempt=2))
     [done] = (await bench.run(items, Scripted(good))).done
     assert (done.outcome.id, done.outcome.attempt) == (opened.id, 2)
 

@@ -14,6 +14,12 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+ORDER = (
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
+    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
+    "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
+"""The special tokens, whose ids follow those of the ranks."""
 _LETTERS = bytes_to_unicode()
 
 
@@ -29,8 +35,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         ]
     )
     bpe.decoder = decoders.ByteLevel()
-    order = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-    bpe.add_special_tokens([AddedToken(token, special=True) for token in order])
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in ORDER])
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token="<|im_end|>",

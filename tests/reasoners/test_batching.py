@@ -183,6 +183,7 @@ async def test_a_cancelled_question_is_not_judged(recipe):
 
 
 async def test_closing_answers_even_those_at_the_door(recipe):
+    before = set(threading.enumerate())
     local = Counting(seconds=0.01)
     reasoner = MicroBatched(local, max_batch=2, max_wait_s=30.0, queue=2)
     tasks = [ask(reasoner, recipe, n) for n in range(6)]
@@ -191,7 +192,8 @@ async def test_closing_answers_even_those_at_the_door(recipe):
     assert [task.result().raw_text for task in tasks] == [str(n) for n in range(6)]
     with pytest.raises(ReasonerUnavailable):
         await ask(reasoner, recipe, "late")
-    assert threading.active_count() < 20
+    left = set(threading.enumerate()) - before
+    assert not [thread for thread in left if thread.name.startswith("reasoner")]
 
 
 async def test_closing_unused(recipe):

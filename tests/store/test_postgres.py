@@ -1,5 +1,6 @@
 """PostgreSQL: many stations at once, and a server that cannot be used is one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def test_a_server_that_takes_no_writes(postgres_url: str) -> None:
     name = postgres_url.partition("@/")[2].partition("?")[0]
     with open_store(postgres_url) as store, store._connection(writing=True) as connection:
         connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
-    _refused(postgres_url, StoreReadOnly, "takes no writes")
+    assert "takes no writes" in _refused(postgres_url, StoreReadOnly)
 
 
 def test_a_user_without_rights(postgres_url: str) -> None:
@@ -109,16 +110,17 @@ def test_a_user_without_rights(postgres_url: str) -> None:
         connection.execute(text("CREATE ROLE guest LOGIN"))
     try:
         url = postgres_url.replace("postgres@", "guest@")
-        _refused(url, StoreReadOnly, "no right to do this")
+        assert "no right to do this" in _refused(url, StoreReadOnly)
     finally:
         with open_store(postgres_url) as store, store._connection(writing=True) as connection:
             connection.execute(text("DROP ROLE guest"))
 
 
 def test_no_server_and_no_database(postgres_url: str, tmp_path: Path) -> None:
-    _refused(f"postgresql://anna:secret@/audit?host={tmp_path}", StoreError, "cannot be reached")
+    no_server = f"postgresql://anna:secret@/audit?host={tmp_path}"
+    assert "cannot be reached" in _refused(no_server, StoreError)
     other = postgres_url.replace("/audit", "/nowhere")
-    _refused(other, StoreError, "cannot be reached|no such database")
+    assert re.search("cannot be reached|no such database", _refused(other, StoreError))
 
 
 def test_another_programs_database_is_left_alone(postgres_url: str) -> None:
@@ -126,13 +128,14 @@ def test_another_programs_database_is_left_alone(postgres_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE bookmarks (url text)"))
     engine.dispose()
-    _refused(postgres_url, StoreCorrupt, "not an audit store")
+    assert "not an audit store" in _refused(postgres_url, StoreCorrupt)
 
 
 def test_a_newer_schema(postgres_url: str) -> None:
     with open_store(postgres_url) as store, store._connection(writing=True) as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
-    _refused(postgres_url, StoreSchema, r"newer version.*upgrade lad-agent")
+    said = _refused(postgres_url, StoreSchema)
+    assert re.search("newer version.*upgrade lad-agent", said)
 
 
 def test_asking_does_not_make_a_store(postgres_url: str) -> None:
@@ -150,13 +153,15 @@ def test_what_lies_beside_a_store_on_a_server_lies_here(
         assert not store.is_file
 
 
-def _refused(url: str, kind: type[StoreError], says: str) -> None:
-    with pytest.raises(kind, match=says) as refused:
+def _refused(url: str, kind: type[StoreError]) -> str:
+    """What is said."""
+    with pytest.raises(kind) as refused:
         _use(url)
     said = str(refused.value)
     assert "\n" not in said
     assert "secret" not in said
     assert refused.value.exit_code == 4
+    return said
 
 
 def _use(url: str) -> None:

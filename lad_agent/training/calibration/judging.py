@@ -42,6 +42,18 @@ async def judge(
     return [parts[index] for index in sorted(parts)]
 
 
+def question(example: Example, recipe: Recipe) -> Question | None:
+    """What a reasoner is asked about a picture; None where the gate stops it.
+
+    Raises:
+        UnreadableInput: the picture cannot be read, or has changed since it was listed.
+    """
+    found = images.look(example.image, recipe)
+    if found.sha256 != example.sha256:
+        raise UnreadableInput(f"{example.image}: changed while it was read; start again")
+    return Question(recipe, found.picture, found.sha256) if found.reason is None else None
+
+
 async def _work(
     waiting: Iterator[tuple[int, Example]],
     parts: dict[int, Part],
@@ -56,21 +68,11 @@ async def _work(
 
 async def _judged(example: Example, recipe: Recipe, reasoner: Reasoner) -> Judgement:
     nothing = Judgement(anomalous=None, well_formed=False, model=reasoner.fingerprint)
-    question = await asyncio.to_thread(_question, example, recipe)
-    if question is None:
+    asked = await asyncio.to_thread(question, example, recipe)
+    if asked is None:
         return nothing
     try:
         async with asyncio.timeout(recipe.policy.time_limit_s):
-            return await reasoner.judge(question)
+            return await reasoner.judge(asked)
     except (ReasonerTimeout, TimeoutError):
         return nothing
-
-
-def _question(example: Example, recipe: Recipe) -> Question | None:
-    found = images.read(example.image)
-    if found.sha256 != example.sha256:
-        raise UnreadableInput(f"{example.image}: changed while it was read; calibrate again")
-    picture = images.prepare(found.image, recipe.region, recipe.image_size)
-    if images.gate(picture, images.shorter_side(found.image, recipe.region)) is not None:
-        return None
-    return Question(recipe, picture, found.sha256)

@@ -1,7 +1,7 @@
 """One labelled picture, and what every layout shares: hashing, splitting, listing."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,8 @@ class Example:
 
     `sha256` is that of the file's bytes. `kind` bad is anomalous, of unknown kind. `mask` is a PNG,
     or in LOCO's layout a folder of PNGs, one a fault. `facts` are there where the truth is exact.
-    `by` and `at` say who found it and when, where the label is a person's finding in a review.
+    `by` and `at` say who found it and when, and `recipe` by which rules, where the label is a
+    person's finding in a review.
     """
 
     image: Path
@@ -37,6 +38,7 @@ class Example:
     facts: Facts | None = None
     by: str | None = None
     at: datetime | None = None
+    recipe: Path | None = None
 
     @property
     def anomalous(self) -> bool:
@@ -89,6 +91,13 @@ def digest(image: Path) -> str | Fault:
         reason = getattr(error, "strerror", None) or str(error)
         return Fault(f"{image}: cannot be read ({reason}); check its rights")
     return Fault(f"{image}: the file is empty; download it again") if empty else found
+
+
+def here_or_below(path: Path, is_category: Callable[[Path], bool]) -> list[Path]:
+    """`path` if it is a category, else the categories in it."""
+    if is_category(path):
+        return [path]
+    return sorted(filter(is_category, path.iterdir())) if path.is_dir() else []
 
 
 def pictures(folder: Path) -> Iterator[Path]:

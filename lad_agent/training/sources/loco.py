@@ -17,7 +17,16 @@ from lad_agent import images
 from lad_agent.errors import UnreadableInput
 from lad_agent.rationale import Facts
 from lad_agent.training import synloco
-from lad_agent.training.sources.example import SPLITS, Example, Fault, Kind, Split, digest, pictures
+from lad_agent.training.sources.example import (
+    SPLITS,
+    Example,
+    Fault,
+    Kind,
+    Split,
+    digest,
+    here_or_below,
+    pictures,
+)
 
 LAYOUT = "MVTec LOCO AD"
 SYNTHETIC = "SynLOCO"
@@ -45,9 +54,7 @@ ARCHIVE: Mapping[str, tuple[int, ...]] = {
 
 def categories(path: Path) -> list[Path]:
     """`path` if it is a category, else the categories in it."""
-    if _is_category(path):
-        return [path]
-    return sorted(child for child in path.iterdir() if _is_category(child)) if path.is_dir() else []
+    return here_or_below(path, _is_category)
 
 
 def layout(path: Path) -> str:
@@ -59,6 +66,19 @@ def read(path: Path) -> Iterator[Example | Fault]:
     """The pictures of a category, or of all categories in a folder."""
     for folder in categories(path):
         yield from _synthetic(folder) if (folder / TRUTH).is_file() else _unpacked(folder)
+
+
+def mask_values(folder: Path) -> frozenset[int]:
+    """Grey values in the masks of one picture, `ground_truth/<kind>/<its name>`: its defects.
+
+    Raises:
+        UnreadableInput: a mask cannot be read.
+    """
+    values: set[int] = set()
+    for layer in pictures(folder):
+        grey = images.read(layer).image.getchannel("R")
+        values |= {value for value, count in enumerate(grey.histogram()) if count and value}
+    return frozenset(values)
 
 
 def _is_category(path: Path) -> bool:
@@ -92,16 +112,12 @@ def _unpacked(folder: Path) -> Iterator[Example | Fault]:
 
 def _cause(image: Path, mask: Path, causes: Mapping[int, str] | None) -> str | Fault | None:
     """The names of the defects in the masks of a picture; None where nothing names them."""
-    layers = list(pictures(mask))
-    if not layers:
+    if next(pictures(mask), None) is None:
         return Fault(f"{image}: no mask in {mask}; unpack the archive again")
-    values: set[int] = set()
-    for layer in layers:
-        try:
-            grey = images.read(layer).image.getchannel("R")
-        except UnreadableInput as error:
-            return Fault(str(error))
-        values |= {value for value, count in enumerate(grey.histogram()) if count and value}
+    try:
+        values = mask_values(mask)
+    except UnreadableInput as error:
+        return Fault(str(error))
     if causes is None:
         return None
     if unknown := sorted(values - causes.keys()):

@@ -7,16 +7,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lad_agent.training.sources.example import Example, Fault, digest, pictures
+from lad_agent.training.sources.example import Example, Fault, digest, here_or_below, pictures
 
 LAYOUT = "MVTec AD"
 
 
 def categories(path: Path) -> list[Path]:
     """`path` if it is a category, else the categories in it."""
-    if _is_category(path):
-        return [path]
-    return sorted(child for child in path.iterdir() if _is_category(child)) if path.is_dir() else []
+    return here_or_below(path, _is_category)
 
 
 def read(path: Path) -> Iterator[Example | Fault]:

@@ -14,7 +14,8 @@ LAYOUT = "reviews"
 class Finding:
     """What a person found in one picture; `rule` is the one that broke, where nonconforming.
 
-    `sha256` is that of the picture when it was inspected, where it is known.
+    `sha256` is that of the picture when it was inspected, and `recipe` the file that it was
+    inspected by, where they are known.
     """
 
     image: Path
@@ -24,6 +25,7 @@ class Finding:
     by: str
     at: datetime
     sha256: str | None = None
+    recipe: Path | None = None
 
 
 def read(findings: Iterable[Finding], shares: Shares) -> Iterator[Example | Fault]:
@@ -43,5 +45,5 @@ def _example(finding: Finding, shares: Shares) -> Example | Fault:
     return Example(
         finding.image, sha256, finding.product, split_of(sha256, shares),
         "good" if finding.conforming else "bad",
-        rule=finding.rule, by=finding.by, at=finding.at,
+        rule=finding.rule, by=finding.by, at=finding.at, recipe=finding.recipe,
     )  # fmt: skip
