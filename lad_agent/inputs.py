@@ -49,14 +49,20 @@ def gather(
     Raises:
         UsageError: there is nothing to inspect at all; the first fault says why.
     """
+    found = search(paths, recipe_name=recipe_name)
+    if not found.items:
+        raise UsageError(
+            found.faults[0] if found.faults else "nothing to inspect; give a file or a folder"
+        )
+    return Gathered(found.items[:limit], found.faults)
+
+
+def search(paths: Sequence[Path], *, recipe_name: str | None = None) -> Gathered:
+    """As `gather`, but it is no error that nothing is there."""
     search = _Search(recipe_name)
     for path in paths:
         search.add(_absolute(path))
-    items = tuple(search.items.values())
-    faults = (*search.faults, *search.left_out())
-    if not items:
-        raise UsageError(faults[0] if faults else "nothing to inspect; give a file or a folder")
-    return Gathered(items[:limit], faults)
+    return Gathered(tuple(search.items.values()), (*search.faults, *search.left_out()))
 
 
 def find_recipe(name: str, base: Path) -> Recipe:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     With a `signing_key` (a file of `lad-agent audit keygen`) the ledger's head is signed after so
     many events or minutes, and appended to `heads_file`, which should lie out of reach of the
     database's users.
+
+    With a `webhook_url` every result and decision is posted there, signed with `webhook_secret`
+    (see docs/results-out.md).
 
     The rest is for the service: the folder of its `recipes` (those shipped), the `image_roots`
     below which a request may name a file (none), how many parts it accepts before it asks callers
@@ -54,6 +57,8 @@ class Settings(BaseSettings):
     heads_file: Path | None = None
     head_every_events: int = Field(default=1000, ge=1)
     head_every_minutes: float = Field(default=60.0, gt=0)
+    webhook_url: str | None = None
+    webhook_secret: SecretStr | None = None
     recipes: Path | None = None
     image_roots: tuple[Path, ...] = ()
     queue: int = Field(default=256, ge=1, le=100_000)
