@@ -50,6 +50,7 @@ class Reason(StrEnum):
     EVIDENCE_CONTRADICTS = "evidence-contradicts"
     LOW_CONFIDENCE = "low-confidence"
     CALIBRATION_VOID = "calibration-void"
+    ON_HOLD = "on-hold"
     SCORE_BETWEEN = "score-between-thresholds"
     TIMED_OUT = "timed-out"
     REASONER_FAILED = "reasoner-failed"

@@ -11,24 +11,18 @@ OF_THRESHOLDS = frozenset({Reason.LOW_CONFIDENCE, Reason.SCORE_BETWEEN})
 
 
 def decide_by_recipe(
-    judgement: Judgement, recipe: Recipe, draw: float = 1.0
+    judgement: Judgement, recipe: Recipe, draw: float = 1.0, hold: str | None = None
 ) -> tuple[Judgement, Decision]:
     """Decide one part by a recipe, and the judgement with the confidence that decided.
 
     Where the recipe is calibrated, its confidence model speaks first. A calibration made for
     another task, model or way of drawing is void: its thresholds mean nothing then, so a person
-    decides.
+    decides. Under a `hold` (why, in words) a person decides about every part.
     """
-    if recipe.calibration is None:
-        return judgement, decide(judgement, recipe.policy, draw)
-    why = confidence.void(recipe.calibration, recipe, judgement.model)
-    if why is None:
-        judged = confidence.calibrated(judgement, recipe.calibration.confidence_model)
-        return judged, decide(judged, recipe.policy, draw)
-    doubt = _doubt(judgement, recipe.policy)
-    if doubt is not None and doubt not in OF_THRESHOLDS:
-        return judgement, Decision(Result.NOT_DECIDABLE, doubt)
-    return judgement, Decision(Result.NOT_DECIDABLE, Reason.CALIBRATION_VOID, detail=why)
+    judged, made = _decide_free(judgement, recipe, draw)
+    if hold is not None and made.result is not Result.NOT_DECIDABLE:
+        made = Decision(Result.NOT_DECIDABLE, Reason.ON_HOLD, detail=hold)
+    return judged, made
 
 
 def decide(judgement: Judgement, policy: Policy, draw: float = 1.0) -> Decision:
@@ -51,6 +45,19 @@ def audit_draw(image_sha256: str, recipe_version: str) -> float:
     """Uniform in [0, 1), the same for the same image and recipe on every machine."""
     digest = hashlib.sha256(f"audit\0{image_sha256}\0{recipe_version}".encode()).digest()
     return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _decide_free(judgement: Judgement, recipe: Recipe, draw: float) -> tuple[Judgement, Decision]:
+    if recipe.calibration is None:
+        return judgement, decide(judgement, recipe.policy, draw)
+    why = confidence.void(recipe.calibration, recipe, judgement.model)
+    if why is None:
+        judged = confidence.calibrated(judgement, recipe.calibration.confidence_model)
+        return judged, decide(judged, recipe.policy, draw)
+    doubt = _doubt(judgement, recipe.policy)
+    if doubt is not None and doubt not in OF_THRESHOLDS:
+        return judgement, Decision(Result.NOT_DECIDABLE, doubt)
+    return judgement, Decision(Result.NOT_DECIDABLE, Reason.CALIBRATION_VOID, detail=why)
 
 
 def _doubt(judgement: Judgement, policy: Policy) -> Reason | None:

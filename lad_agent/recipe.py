@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -61,6 +61,7 @@ class Policy(_Strict):
     """When a judgement is a result, and when a person decides. See `lad_agent.policy.decide`.
 
     `pass_confidence` and `reject_confidence` stand in for `min_confidence` where they are set.
+    With `on_alarm: hold` every part goes to people as soon as a promise is seen to be broken.
     """
 
     pass_below: Share = 0.5
@@ -72,6 +73,7 @@ class Policy(_Strict):
     samples: int = Field(default=8, ge=0, le=64)
     time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
     audit_rate: Share = 0.02
+    on_alarm: Literal["hold"] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> "Policy":

@@ -26,6 +26,7 @@ policy:
   samples: 0
   audit_rate: {audit_rate}
   time_limit_s: {time_limit_s}
+  min_confidence: {min_confidence}
 """
 
 
@@ -79,14 +80,24 @@ def by_hash(question: Question) -> Judgement:
 
 
 def write_recipe(
-    folder: Path, product: str = "screw_bag", *, audit_rate: float = 0.0, time_limit_s: float = 60
+    folder: Path,
+    product: str = "screw_bag",
+    *,
+    audit_rate: float = 0.0,
+    time_limit_s: float = 60,
+    min_confidence: float = 0.6,
 ) -> Path:
     """A recipe with one rule and its reference picture; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     part(folder.name, 0).save(folder / "reference.png")
     path = folder / "recipe.yaml"
     path.write_text(
-        RECIPE.format(product=product, audit_rate=audit_rate, time_limit_s=time_limit_s)
+        RECIPE.format(
+            product=product,
+            audit_rate=audit_rate,
+            time_limit_s=time_limit_s,
+            min_confidence=min_confidence,
+        )
     )
     return path
 

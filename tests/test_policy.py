@@ -1,12 +1,15 @@
 """The decision: a pure function in which doubt never passes a part."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_agent.judgement import Decision, Judgement, Reason, Result
-from lad_agent.policy import audit_draw, decide
-from lad_agent.recipe import Policy
+from lad_agent.policy import audit_draw, decide, decide_by_recipe
+from lad_agent.recipe import Policy, load
+from tests.scripted import write_recipe
 
 POLICY = Policy(pass_below=0.3, reject_above=0.7, min_confidence=0.6, audit_rate=0.1)
 
@@ -59,6 +62,16 @@ def test_at_the_thresholds_it_is_decided() -> None:
 
 def test_unchecked_evidence_is_recorded_and_does_not_decide() -> None:
     assert decide(_said(False, evidence="unchecked"), POLICY).result is Result.OK
+
+
+def test_on_hold_what_would_be_decided_goes_to_a_person(tmp_path: Path) -> None:
+    recipe = load(write_recipe(tmp_path, audit_rate=1.0))
+    for said in (_said(False), _said(True)):
+        assert decide_by_recipe(said, recipe)[1].result is not Result.NOT_DECIDABLE
+        held = Decision(Result.NOT_DECIDABLE, Reason.ON_HOLD, detail="by anna")
+        assert decide_by_recipe(said, recipe, 0.0, "by anna") == (said, held)
+    doubtful = _said(False, confidence=0.1)
+    assert decide_by_recipe(doubtful, recipe, hold="")[1].reason is Reason.LOW_CONFIDENCE
 
 
 def test_only_decided_parts_are_audited() -> None:

@@ -74,13 +74,14 @@ async def judge(state: State, runtime: Runtime[Context]) -> Update:
 
 
 async def decide(state: State, runtime: Runtime[Context]) -> Update:
-    """From judgement to result, by the recipe's policy and calibration."""
+    """From judgement to result, by the recipe's policy and calibration, unless a hold is on."""
     judgement = states.judgement(state)
     if judgement is None:
         return _undecided(Reason.REASONER_FAILED, "no judgement was made")
     recipe = runtime.context.recipes[state["recipe_version"]]
     draw = policy.audit_draw(state["image_sha256"] or "", state["recipe_version"])
-    judgement, made = policy.decide_by_recipe(judgement, recipe, draw)
+    hold = await runtime.context.store.hold(recipe.product)
+    judgement, made = policy.decide_by_recipe(judgement, recipe, draw, hold)
     return {
         "judgement": judgement.model_dump(mode="json"),
         "result": made.result.value,
@@ -131,11 +132,10 @@ async def _picture(state: State, context: Context, recipe: Recipe) -> Image.Imag
 
 def _look(state: State, recipe: Recipe, max_pixels: int) -> tuple[Image.Image, Reason | None]:
     path = Path(state["image"])
-    found = images.read(path, max_pixels=max_pixels)
+    found = images.look(path, recipe, max_pixels=max_pixels)
     if found.sha256 != state["image_sha256"]:
         raise UnreadableInput(f"{path}: changed since it was taken in; inspect it again")
-    picture = images.prepare(found.image, recipe.region, recipe.image_size)
-    return picture, images.gate(picture, images.shorter_side(found.image, recipe.region))
+    return found.picture, found.reason
 
 
 def _undecided(reason: Reason, detail: str | None) -> Update:

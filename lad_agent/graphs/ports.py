@@ -22,6 +22,10 @@ class Store(Protocol):
         """The highest attempt at the same part, image, recipe and model so far; 0 if none."""
         ...
 
+    async def hold(self, product: str) -> str | None:
+        """Why every part of this product goes to people now, in words; None: no hold is on."""
+        ...
+
     async def record(
         self, inspection_id: str, decision: Decision, judgement: Judgement | None
     ) -> None:

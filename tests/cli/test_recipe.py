@@ -57,10 +57,10 @@ def test_every_fault_is_told_with_its_line(cli: Cli, tmp_path: Path) -> None:
     assert ran.code == 5
     assert f"{good}: in order" in ran.out
     assert f"{broken}:2: unknown key 'ruls'; did you mean 'rules'?" in ran.out
-    assert f"{broken}:10: image_size: " in ran.out
+    assert f"{broken}:11: image_size: " in ran.out
     assert "1 of 2 recipes cannot be used" in ran.error
     faults = cli("recipe", "check", broken, "--json").json
-    assert [fault["line"] for fault in faults] == [1, 2, 10]
+    assert [fault["line"] for fault in faults] == [1, 2, 11]
 
 
 def test_a_reference_that_is_no_picture(cli: Cli, tmp_path: Path) -> None:

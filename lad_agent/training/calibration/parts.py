@@ -71,11 +71,14 @@ def trained_on(path: Path) -> frozenset[str]:
         UsageError: neither; or the run names no pictures.
     """
     paths: Sequence[Path] = [path]
+    reviewed: list[dict[str, Any]] = []
     if (path / "run.json").is_file():
-        paths = runs.find_run(path).config.data.paths
-        if not paths:
+        run = runs.find_run(path)
+        paths, reviewed = run.config.data.paths, runs.read_lines(run.reviews)
+        if not paths and not reviewed:
             raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
-    return frozenset(e.sha256 for p in paths for e in open_source(p) if e.split == "train")
+    found = {e.sha256 for p in paths for e in open_source(p) if e.split == "train"}
+    return frozenset(found | {line["sha256"] for line in reviewed})
 
 
 def refuse_trained_on(examples: Iterable[Example], trained: frozenset[str]) -> None:

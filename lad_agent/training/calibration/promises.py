@@ -18,6 +18,7 @@ import math
 import numpy as np
 from scipy import stats
 
+from lad_agent.promise import upper_bound
 from lad_agent.training.evaluation.scores import Floats
 
 
@@ -44,16 +45,6 @@ def promisable(n: int, sure: float) -> float:
 def p_value(seen: int, n: int, rate: float) -> float:
     """P(at most `seen` of `n`) where the true rate is `rate`: small where it must be lower."""
     return float(stats.binom.cdf(seen, n, rate))
-
-
-def upper_bound(seen: int, n: int, sure: float) -> float:
-    """The exact one-sided bound of Clopper and Pearson 1934 on a rate; 1 where nothing is known."""
-    return 1.0 if seen >= n else float(stats.beta.ppf(sure, seen + 1, n - seen))
-
-
-def lower_bound(seen: int, n: int, sure: float) -> float:
-    """The exact one-sided lower bound of Clopper and Pearson 1934 on a rate."""
-    return 0.0 if seen == 0 else float(stats.beta.ppf(1 - sure, seen, n - seen + 1))
 
 
 def keeping(levels: Floats, harmed: Floats, n: int, rate: float, sure: float) -> Floats:

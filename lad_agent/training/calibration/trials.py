@@ -10,8 +10,8 @@ from lad_agent.confidence import ConfidenceModel
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Result
 from lad_agent.policy import decide
+from lad_agent.promise import lower_bound, upper_bound
 from lad_agent.recipe import Policy, Recipe
-from lad_agent.training.calibration import promises
 from lad_agent.training.calibration.choosing import Asked, choose, side
 from lad_agent.training.calibration.parts import Part
 
@@ -125,8 +125,8 @@ def _way(measured: Sequence[tuple[float, float]], rate: float) -> Way:
         made=len(escapes),
         kept=kept,
         interval=(
-            promises.lower_bound(kept, len(escapes), tail),
-            promises.upper_bound(kept, len(escapes), tail),
+            lower_bound(kept, len(escapes), tail),
+            upper_bound(kept, len(escapes), tail),
         ),
         escape_rate=float(np.mean(escapes)),
         worst=max(escapes),

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lad_agent.promise import lower_bound, upper_bound
 from lad_agent.training.calibration import promises
 
 
@@ -32,7 +33,7 @@ def test_needed_is_enough_and_one_less_is_not(rate: float, sure: float) -> None:
 @given(n=st.integers(1, 400), data=st.data(), sure=st.floats(0.6, 0.99))
 def test_bounds_are_those_of_the_tested_rate(n: int, data: st.DataObject, sure: float) -> None:
     seen = data.draw(st.integers(0, n))
-    upper, lower = promises.upper_bound(seen, n, sure), promises.lower_bound(seen, n, sure)
+    upper, lower = upper_bound(seen, n, sure), lower_bound(seen, n, sure)
     assert lower <= seen / n <= upper
     if seen < n:
         assert promises.p_value(seen, n, upper) == pytest.approx(1 - sure, abs=1e-6)
@@ -63,7 +64,7 @@ def test_what_is_kept_is_strict_first_and_promised(
     assert kept.tolist() == sorted(set(levels), reverse=True)[: len(kept)]
     for level in kept:
         seen = sum(value >= level for value in harmed)
-        assert promises.upper_bound(seen, 100, 0.95) <= rate + 1e-9
+        assert upper_bound(seen, 100, 0.95) <= rate + 1e-9
 
 
 DRAWS, PARTS, RATE, SURE = 500, 400, 0.05, 0.95
