@@ -1,113 +1,387 @@
-"""Ten SIGKILLs at random moments of a 200-image batch, then one run to the end.
+"""SIGKILL at random moments of real work: nothing lost, nothing twice, chain whole, nobody stuck.
 
-    python -m benchmarks.kill [--parts 200] [--kills 10] [--reasoner pocket] [--seed N]
+    python -m benchmarks.kill [--kills 200] [--scenes inspect review ...] [--database postgresql]
+                              [--reasoner pocket] [--parts 120] [--seed N]
 
-Prints a line a kill and ends with exit code 1 if a part is missing, or recorded twice.
+A child runs lad-agent's own commands, which judge, decide, migrate, back up or export, and is
+killed. Then all that the ledger held before, and all that the child had said to be done, must be
+there, once; every chain must be whole, and every table what the events say. After some kills the
+same commands run to their end, and everything must be as if there had been no kill. Prints a row a
+scene; exit code 1 if anything was wrong.
 """
 
 import argparse
+import hashlib
+import json
+import multiprocessing
+import os
 import random
-import signal
-import subprocess
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 
-from lad_agent.recipe import SHIPPED
-from lad_agent.store import InspectionFilter, open_store
+from sqlalchemy import text
+
+from benchmarks.child import READY, SCRIPTED, Command, run, work
+from lad_agent.errors import StoreError
+from lad_agent.store import AuditStore, ReviewFilter, open_store, projections, schema
+from tests.scripted import write_parts, write_recipe
+from tests.store import server as servers
+
+MOST_KILLS = 4
+"""Between one beginning and the run to the end."""
+
+KINDS = ("lost", "twice", "broken", "stuck")
+"""What can be wrong: work that is gone, done again, not as the ledger says, or never finished."""
+
+CONTEXT = multiprocessing.get_context("forkserver")
+
+Ledger = dict[int, str]
+Fault = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene is played: a folder, the value of `--store`, and the parts to inspect."""
+
+    folder: Path
+    store: str
+    parts: Path
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is killed: `commands`, told anew at each start, on the store that `begin` leaves.
+
+    `killed` finds what is wrong with the work of those that had been done; `ended` tells what is
+    left to do when all of them have.
+    """
+
+    begin: Callable[[Place], list[Command]]
+    commands: Callable[[Place, random.Random], list[Command]]
+    killed: Callable[[Place, list[Command]], list[Fault]]
+    ended: Callable[[Place], list[Command]]
+
+
+@dataclass
+class Tally:
+    """What a scene came to; `midst` counts kills that met the child at work."""
+
+    kills: int = 0
+    midst: int = 0
+    faults: list[Fault] = field(default_factory=list)
 
 
 def main() -> None:
-    """Kill and finish; exits with 1 if anything is lost or doubled."""
+    """Play the scenes; exits with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--reasoner", default="pocket")
+    parser.add_argument("--kills", type=int, default=200, help="Over all scenes together.")
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--reasoner", default=SCRIPTED)
+    parser.add_argument("--parts", type=int, default=120)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     chosen = parser.parse_args()
+    CONTEXT.set_forkserver_preload(["benchmarks.child"])
+    forkserver.ensure_running()
+    os.environ["LAD_AGENT_IN_FLIGHT"] = "8"  # more commits to be killed in
     rng = random.Random(chosen.seed)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        each = max(1, chosen.parts // len(SHIPPED))
-        _run(["synth", str(folder), "--count", str(each), "--seed", str(chosen.seed)])
-        print(f"seed {chosen.seed}: {each * len(SHIPPED)} images, {chosen.kills} kills", flush=True)
-        command = _inspect(folder, chosen.reasoner)
-        for number in range(1, chosen.kills + 1):
-            told = _kill_once(command, folder / "audit.db", rng)
-            print(f"kill {number:2}: {told}", flush=True)
+    begin, faults = time.monotonic(), 0
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lad-kill-")))
+        server = None
+        if chosen.database == "postgresql":
+            if (programs := servers.programs()) is None:
+                sys.exit(servers.MISSING)
+            server = stack.enter_context(servers.running(programs, durable=True))
+        write_recipe(root / "parts", audit_rate=0.2)
+        write_parts(root / "parts", chosen.parts)
+        print(f"seed {chosen.seed}, {chosen.parts} parts, {chosen.database}\n")
+        print(f"| killed in | kills | at work | {' | '.join(KINDS)} |")
+        print("|---|" + "---|" * (2 + len(KINDS)), flush=True)
+        for number, name in enumerate(chosen.scenes):
+            share = (chosen.kills + number) // len(chosen.scenes)
+            stage = _Stage(SCENES[name], name, root, server, chosen.reasoner, rng)
+            tally = stage.play(share)
+            found = Counter(kind for kind, _ in tally.faults)
+            counts = [tally.kills, tally.midst, *(found[kind] for kind in KINDS)]
+            print(f"| {name} | {' | '.join(map(str, counts))} |", flush=True)
+            for kind, what in tally.faults:
+                print(f"{name}: {kind}: {what}", file=sys.stderr)
+            faults += len(tally.faults)
+    print(f"\n{time.monotonic() - begin:.0f} s")
+    sys.exit(faults > 0)
+
+
+class _Stage:
+    """Plays one scene on one database."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        name: str,
+        root: Path,
+        server: str | None,
+        reasoner: str,
+        rng: random.Random,
+    ) -> None:
+        self._scene, self._name, self._root, self._server = scene, name, root, server
+        self._reasoner, self._rng = reasoner, rng
+        self._copies = 0
+
+    def play(self, kills: int) -> Tally:
+        tally = Tally()
+        first = self._place(f"{self._name}_0")
+        self._run(first, self._scene.begin(first))
+        trial = self._copied(first)
+        commands = self._scene.commands(trial, self._rng)
         begin = time.monotonic()
-        _run(command)
-        print(f"last run: {time.monotonic() - begin:.1f} s")
-        faults = _faults(folder / "audit.db", each * len(SHIPPED))
-    print("\n".join(faults) or f"{each * len(SHIPPED)} inspections, each once")
-    sys.exit(bool(faults))
+        self._run(trial, commands)
+        window = time.monotonic() - begin
+        while tally.kills < kills:
+            place = self._copied(first)
+            for _ in range(min(MOST_KILLS, kills - tally.kills)):
+                self._kill_once(place, window, tally)
+            self._run(place, self._scene.commands(place, self._rng))
+            self._run(place, self._scene.ended(place))
+            tally.faults += [*_whole(place, {}), *_unfinished(place)]
+            shutil.rmtree(place.folder)
+        return tally
+
+    def _kill_once(self, place: Place, window: float, tally: Tally) -> None:
+        commands = self._scene.commands(place, self._rng)
+        heard, said = CONTEXT.Pipe(duplex=False)
+        child = CONTEXT.Process(target=work, args=(place.folder, self._reasoner, commands, said))
+        child.start()
+        said.close()
+        told = [heard.recv()]
+        moment = self._rng.uniform(0, window)
+        deadline = time.monotonic() + moment
+        time.sleep(self._rng.uniform(0, moment))
+        before = _ledger(place)
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        tally.kills += 1
+        tally.midst += child.is_alive()
+        child.kill()
+        child.join()
+        while True:
+            try:
+                told.append(heard.recv())
+            except EOFError:
+                break
+        last = told[-1]
+        if isinstance(last, str) and last != READY:
+            tally.faults.append(("broken", last))
+        done = commands[: max(one for one in (0, *told) if isinstance(one, int))]
+        tally.faults += [*_whole(place, before), *self._scene.killed(place, done)]
+
+    def _run(self, place: Place, commands: list[Command]) -> None:
+        for command in commands:
+            run(place.folder, self._reasoner, command)
+
+    def _place(self, name: str) -> Place:
+        folder = self._root / name
+        folder.mkdir()
+        if self._server is not None:
+            servers.administer(self._server, f"CREATE DATABASE {name}")
+        return self._at(folder)
+
+    def _copied(self, place: Place) -> Place:
+        self._copies += 1
+        name = f"{self._name}_{self._copies}"
+        shutil.copytree(place.folder, self._root / name)
+        if self._server is not None:
+            template = place.folder.name
+            servers.administer(self._server, f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self._at(self._root / name)
+
+    def _at(self, folder: Path) -> Place:
+        store = str(folder / "audit.db")
+        if self._server is not None:
+            store = f"postgresql://postgres@/{folder.name}?host={self._server}"
+        return Place(folder, store, self._root / "parts")
 
 
-def _inspect(folder: Path, reasoner: str) -> list[str]:
-    tests = [str(folder / product / "test") for product in SHIPPED]
-    return ["inspect", *tests, "--reasoner", reasoner, "--store", str(folder / "audit.db")]
+# --- what holds after every kill ------------------------------------------------------------------
 
 
-def _run(arguments: list[str]) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "lad_agent", *arguments],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-
-
-def _kill_once(command: list[str], store: Path, rng: random.Random) -> str:
-    """Start the batch, kill it within a second and a half of its first new result."""
-    before = _recorded(store)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lad_agent", *command],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while child.poll() is None and _recorded(store) == before:
-        time.sleep(0.05)
-    time.sleep(rng.uniform(0.0, 1.5))
-    ended = child.poll() is not None
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    opened = _count(store, complete=False)
-    return f"{before} -> {_recorded(store)} recorded, {opened} open{', had ended' * ended}"
-
-
-def _recorded(store: Path) -> int:
-    return _count(store, complete=True)
-
-
-def _count(store: Path, *, complete: bool) -> int:
-    if not store.exists():
-        return 0
-    try:
-        with open_store(store, create=False) as audit:
-            return audit.count(InspectionFilter(complete=complete))
-    except Exception:
-        # The child may be making the schema at this very moment.
-        return 0
-
-
-def _faults(store: Path, wanted: int) -> list[str]:
-    with open_store(store, create=False) as audit:
-        found = audit.inspections()
-        reviews = audit.reviews()
-        chain = audit.verify_chain()
-    faults = [str(fault) for fault in chain.faults]
-    if len(found) != wanted:
-        faults.append(f"{len(found)} inspections instead of {wanted}")
-    for image, times in Counter(one.intake.image for one in found).items():
-        if times > 1:
-            faults.append(f"{image}: {times} inspections")
-    faults += [f"{one.intake.part_id}: still open" for one in found if one.outcome is None]
-    for inspection_id, times in Counter(review.inspected.id for review in reviews).items():
-        if times > 1:
-            faults.append(f"inspection {inspection_id}: {times} reviews")
+def _whole(place: Place, before: Ledger) -> list[Fault]:
+    """What is wrong with the ledger and its tables, which held the events `before` at the kill."""
+    faults = []
+    with open_store(place.store, older=True) as audit:
+        if audit.schema_version == schema.SCHEMA_VERSION:
+            faults += [("broken", str(fault)) for fault in audit.verify_chain().faults]
+            faults += [("broken", f"table {name}") for name in audit.changed_tables()]
+        twice = audit.ask(lambda session: session.execute(_TWICE).all())
+    after = _ledger(place)
+    faults += [("lost", f"event {seq}") for seq in before if after.get(seq) != before[seq]]
+    faults += [("twice", f"{row.type} of {row.inspection_id}") for row in twice]
     return faults
+
+
+def _unfinished(place: Place) -> list[Fault]:
+    """What is missing when all has come to its end: every part has its one result for good."""
+    with open_store(place.store) as audit:
+        found = audit.inspections()
+        waiting = audit.reviews(ReviewFilter(decided=False))
+    images = Counter(one.intake.image for one in found)
+    wanted = {str(path) for path in place.parts.glob("part-*.png")}
+    faults = [("lost", f"{image}: no inspection") for image in wanted - set(images)]
+    faults += [("twice", f"{image}: {n} inspections") for image, n in images.items() if n > 1]
+    faults += [("stuck", f"inspection {one.id} is open") for one in found if one.closed_at is None]
+    faults += [("stuck", f"review {review.id} is open") for review in waiting]
+    return faults
+
+
+def _ledger(place: Place) -> Ledger:
+    """All events by number, each as its hash; none where no store is yet."""
+    try:
+        with open_store(place.store, create=False, older=True) as audit:
+            return _events(audit)
+    except StoreError:
+        return {}
+
+
+def _events(audit: AuditStore) -> Ledger:
+    return audit.ask(
+        lambda session: {row.seq: row.hash for row in session.execute(_ALL_EVENTS).all()}
+    )
+
+
+_ALL_EVENTS = text("SELECT seq, hash FROM events")
+_TWICE = text(
+    "SELECT inspection_id, type FROM events WHERE inspection_id IS NOT NULL "
+    "GROUP BY inspection_id, type HAVING count(*) > 1"
+)
+
+
+# --- the scenes -----------------------------------------------------------------------------------
+
+
+def _inspect(place: Place) -> list[Command]:
+    out = place.folder / "results.jsonl"
+    return [["inspect", str(place.parts), "--store", place.store, "--out", str(out)]]
+
+
+def _decide(place: Place) -> list[Command]:
+    """A person's word on every part that waits for one."""
+    with open_store(place.store) as audit:
+        waiting = audit.reviews(ReviewFilter(decided=False))
+    word = ["--finding", "nonconforming", "--disposition", "scrap", "--comment", "seen"]
+    return [
+        ["review", "decide", review.id, *word, "--by", "anna", "--store", place.store]
+        for review in waiting
+    ]
+
+
+def _decided(place: Place, done: list[Command]) -> list[Fault]:
+    with open_store(place.store) as audit:
+        waiting = {review.id for review in audit.reviews(ReviewFilter(decided=False))}
+    return [("lost", f"the decision of {command[2]}") for command in done if command[2] in waiting]
+
+
+def _settle(place: Place) -> list[Command]:
+    """Whoever runs next finishes what a killed process had decided and not applied."""
+    return [*_decide(place), *_inspect(place)]
+
+
+def _inspected(place: Place, done: list[Command]) -> list[Fault]:
+    if not done:
+        return []
+    lines = (place.folder / "results.jsonl").read_text().splitlines()
+    wanted = len(list(place.parts.glob("part-*.png")))
+    found = len({json.loads(line)["image_sha256"] for line in lines})
+    return [] if found == wanted else [("lost", f"{found} of {wanted} results in the file")]
+
+
+def _migrate(place: Place, rng: random.Random) -> list[Command]:
+    """From any older schema to the newest; a store that is there already goes back to one."""
+    with open_store(place.store, older=True) as audit:
+        if audit.schema_version == schema.SCHEMA_VERSION:
+            older = [one for one in sorted(schema._revisions()) if one < schema.SCHEMA_VERSION]
+            with audit._connection(writing=True) as connection:
+                schema.migrate_down(connection, rng.choice(older))
+    return [["store", "migrate", "--store", place.store]]
+
+
+def _migrated(place: Place, done: list[Command]) -> list[Fault]:
+    with open_store(place.store, older=True) as audit:
+        version = audit.schema_version
+    newest = version == schema.SCHEMA_VERSION
+    return [] if newest or not done else [("lost", f"the migration: schema {version}")]
+
+
+def _back_up(place: Place, rng: random.Random) -> list[Command]:
+    """Backups, each restored as a store of its own; what a kill has cut off is done again."""
+    commands = []
+    for _ in range(4):
+        name = f"{rng.randrange(10**9):09}"
+        backup, restored = (str(place.folder / f"{what}-{name}.db") for what in ("back", "new"))
+        commands.append(["store", "backup", backup, "--store", place.store])
+        commands.append(["store", "restore", backup, "--store", restored])
+    return commands
+
+
+def _backed_up(place: Place, done: list[Command]) -> list[Fault]:
+    wanted = _ledger(place)
+    faults = []
+    for command in done:
+        made = Path(command[2] if command[1] == "backup" else command[-1])
+        if not made.exists():
+            faults.append(("lost", made.name))
+    for file in place.folder.glob("back-*.db"):
+        faults += _copy_faults(file, [wanted])
+    restored = {Path(command[-1]) for command in done if command[1] == "restore"}
+    for file in place.folder.glob("new-*.db"):
+        # Cut off, it is empty and can be restored into again.
+        faults += _copy_faults(file, [wanted] if file in restored else [wanted, {}])
+        file.unlink()
+    return faults
+
+
+def _copy_faults(file: Path, wanted: list[Ledger]) -> list[Fault]:
+    with open_store(file) as copy:
+        if not copy.verify_chain().intact:
+            return [("broken", file.name)]
+        return [] if _events(copy) in wanted else [("lost", f"events in {file.name}")]
+
+
+def _export(place: Place, _rng: random.Random) -> list[Command]:
+    suffixes = (".csv", ".jsonl", ".parquet", ".json")
+    return [
+        ["audit", "export", str(place.folder / f"out{suffix}"), "--store", place.store]
+        for suffix in suffixes * 3
+    ]
+
+
+def _exported(place: Place, done: list[Command]) -> list[Fault]:
+    """A file that is there is whole, and the ledger knows that it left the house."""
+    with open_store(place.store) as audit:
+        told = audit.ask(lambda session: session.scalars(_EXPORTED).all())
+    known = {json.loads(canonical)["payload"]["sha256"] for canonical in told}
+    faults = [("lost", command[2]) for command in done if not Path(command[2]).exists()]
+    for file in place.folder.glob("out.*"):
+        if file.suffix != ".part" and hashlib.sha256(file.read_bytes()).hexdigest() not in known:
+            faults.append(("broken", f"{file.name} is in no event"))
+    return faults
+
+
+_EXPORTED = text(f"SELECT canonical FROM events WHERE type = '{projections.EXPORTED}'")
+
+SCENES = {
+    "inspect": Scene(lambda _: [], lambda place, _: _inspect(place), _inspected, _settle),
+    "review": Scene(_inspect, lambda place, _: _decide(place), _decided, _settle),
+    "migration": Scene(_inspect, _migrate, _migrated, _settle),
+    "backup": Scene(_inspect, _back_up, _backed_up, _settle),
+    "export": Scene(_inspect, _export, _exported, _settle),
+}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-from sqlalchemy import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection
 from sqlalchemy.orm import Session
 
 from lad_agent.errors import (
@@ -15,25 +14,26 @@ from lad_agent.errors import (
     LadAgentError,
     NotFound,
     StoreCorrupt,
-    StoreError,
     StoreReadOnly,
-    UsageError,
 )
 from lad_agent.inspection import Intake, Opened, Outcome, ReviewDecision
 from lad_agent.judgement import Decision, Judgement
 from lad_agent.store import (
     heads,
+    holds,
     kept,
     operations,
+    places,
     projections,
     queries,
     schema,
     sqlite,
     verification,
 )
-from lad_agent.store.dialects import DIALECTS
+from lad_agent.store.dialects import DIALECTS, errors_explained
 from lad_agent.store.filters import InspectionFilter, ReviewFilter
 from lad_agent.store.heads import Head, Signing
+from lad_agent.store.holds import Alarm, Broken
 from lad_agent.store.ledger import Ledger
 from lad_agent.store.operations import Unit
 from lad_agent.store.queries import History, Inspected, Review
@@ -67,7 +67,11 @@ def open_store(
         StoreError: it cannot be used as it is; the subclass and the message say why.
     """
     return AuditStore(
-        _url(value), create=create, older=older, busy_timeout_s=busy_timeout_s, signing=signing
+        places.url_of(value),
+        create=create,
+        older=older,
+        busy_timeout_s=busy_timeout_s,
+        signing=signing,
     )
 
 
@@ -91,7 +95,7 @@ class AuditStore:
         self._signing = signing
         self.is_file = self._dialect is sqlite
         """Whether the database is a file, or else lies on a server."""
-        self.file = _place(url)
+        self.file = places.file_of(url)
         """The database's file. Of one on a server: what stands for it here, and names what lies
         beside it (images, pauses)."""
         self.images = self.file.with_name(self.file.name + ".images")
@@ -99,7 +103,7 @@ class AuditStore:
             url = url.set(database=str(self.file))
         self.name = str(self.file) if self.is_file else url.render_as_string(hide_password=True)
         """What messages call it."""
-        with self._dialect.errors_explained(self.name):
+        with errors_explained(self._dialect, self.name):
             self._engine = self._dialect.engine(url, busy_timeout_s=busy_timeout_s)
         try:
             self._open(create, older)
@@ -124,8 +128,9 @@ class AuditStore:
         return self._one(lambda unit: operations.take_in(unit, intake))
 
     def record(self, inspection_id: str, decision: Decision, judgement: Judgement | None) -> None:
-        """See `operations.record`."""
-        self._one(lambda unit: operations.record(unit, inspection_id, decision, judgement))
+        """Keep a copy of the image where it will be audited, then see `operations.record`."""
+        copy = self.keep_image(inspection_id) if decision.audit else None
+        self._one(lambda unit: operations.record(unit, inspection_id, decision, judgement, copy))
 
     def escalate(self, inspection_id: str, decision: Decision, judgement: Judgement | None) -> str:
         """Keep a copy of the image, then see `operations.escalate`."""
@@ -168,7 +173,7 @@ class AuditStore:
             signed = self._signing is not None and heads.is_due(unit, self._signing)
             if signed:
                 heads.sign(unit, cast("Signing", self._signing))
-            unit.ledger.write()
+            unit.write()
         if signed:
             self._export_heads()
         return results
@@ -200,19 +205,23 @@ class AuditStore:
             return kept.keep(Path(intake.image), intake.image_sha256, self.images)
         except OSError as error:
             raise StoreReadOnly(
-                f"{self.images}: the image of an escalated part could not be kept "
+                f"{self.images}: the image of a part for review could not be kept "
                 f"({error.strerror}); make room or make the folder writable, then run again"
             ) from error
 
     # --- facts of the plant ---------------------------------------------------------------------
 
     def put_hold(self, station: str, by: str, reason: str, product: str | None = None) -> str:
-        """See `operations.put_hold`."""
-        return self._one(lambda unit: operations.put_hold(unit, station, by, reason, product))
+        """See `holds.put_hold`."""
+        return self._one(lambda unit: holds.put_hold(unit, station, by, reason, product))
 
-    def release_hold(self, station: str, by: str, product: str | None = None) -> None:
-        """See `operations.release_hold`."""
-        self._one(lambda unit: operations.release_hold(unit, station, by, product))
+    def release_hold(self, station: str, by: str, product: str | None = None) -> int:
+        """See `holds.release_hold`."""
+        return self._one(lambda unit: holds.release_hold(unit, station, by, product))
+
+    def raise_alarms(self, station: str, by: str, found: Sequence[Broken]) -> list[Alarm]:
+        """See `holds.raise_alarms`."""
+        return self._one(lambda unit: holds.raise_alarms(unit, station, by, found))
 
     def change_user(self, station: str, by: str, name: str, role: str, *, active: bool) -> None:
         """See `operations.change_user`."""
@@ -369,12 +378,12 @@ class AuditStore:
 
     def copy(self, target: Path) -> None:
         """Copy the file as it is into the new file `target`, while others go on working."""
-        with sqlite.errors_explained(str(target)):
+        with errors_explained(sqlite, str(target)):
             sqlite.copy(self._engine, target)
 
     def compact(self) -> None:
         """Make the database one file without leftovers, as it is carried about."""
-        with self._dialect.errors_explained(self.name):
+        with errors_explained(self._dialect, self.name):
             sqlite.compact(self._engine)
 
     def prune_images(self, budget: int) -> list[str]:
@@ -403,7 +412,7 @@ class AuditStore:
 
     def _open(self, create: bool, older: bool) -> None:
         if self.is_file:
-            _check_place(self.file, create)
+            places.check(self.file, create)
         with self._connection() as connection:
             state = schema.state(connection)
         if state is State.EMPTY and create:
@@ -411,7 +420,7 @@ class AuditStore:
         elif state is not State.CURRENT and not (older and state is State.OLDER):
             raise schema.refusal(state, self.name)
         if not self._is_sealed:
-            with self._dialect.errors_explained(self.name):
+            with errors_explained(self._dialect, self.name):
                 self._dialect.prepare(self._engine)
 
     def _make(self) -> None:
@@ -439,7 +448,7 @@ class AuditStore:
                 f"{self.name}: nobody has the right to write it (an archive?); give another --store"
             )
         with (
-            self._dialect.errors_explained(self.name),
+            errors_explained(self._dialect, self.name),
             self._engine.connect().execution_options(writing=writing) as connection,
             connection.begin(),
         ):
@@ -458,45 +467,6 @@ class AuditStore:
 
     def _one(self, step: Callable[[Unit], T]) -> T:
         return cast("T", self.transact([step])[0])
-
-
-def _place(url: URL) -> Path:
-    if url.get_backend_name() != "sqlite":
-        return Path.cwd() / (url.database or "lad-agent")
-    file = sqlite.database_file(url)
-    if file is None:
-        raise UsageError("an audit store must be a file; give --store a path")
-    return file.absolute()
-
-
-def _check_place(file: Path, create: bool) -> None:
-    try:
-        if file.is_dir():
-            raise StoreError(f"{file}: is a folder; give --store a file")
-        if not file.parent.is_dir():
-            raise StoreError(f"{file.parent}: no such folder; make it, or give another --store")
-        if not create and not file.exists():
-            raise schema.refusal(State.EMPTY, str(file))
-    except OSError as error:
-        raise StoreReadOnly(
-            f"{file}: cannot be reached ({error.strerror}); change its rights, "
-            "or give another --store"
-        ) from error
-
-
-def _url(value: str | Path) -> URL:
-    if isinstance(value, Path) or "://" not in value:
-        return URL.create("sqlite", database=str(Path(value).absolute()))
-    try:
-        url = make_url(value)
-    except ArgumentError as error:
-        raise UsageError("--store is neither a path nor a SQLAlchemy URL") from error
-    if url.get_backend_name() not in DIALECTS:
-        raise UsageError(
-            f"--store {url.render_as_string(hide_password=True)}: only SQLite and PostgreSQL can "
-            "be used; give a path, or postgresql://USER@HOST/DATABASE"
-        )
-    return url
 
 
 def _there(found: T | None, message: str) -> T:

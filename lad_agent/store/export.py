@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from lad_agent.errors import UsageError
 from lad_agent.results import neutral
+from lad_agent.store import kept
 from lad_agent.store.filters import InspectionFilter, inspection_terms
 from lad_agent.store.models import Inspection
 from lad_agent.store.views import INSPECTIONS, REVIEWS
@@ -65,10 +66,16 @@ def reviews(session: Session, wanted: InspectionFilter) -> Iterator[Row]:
     yield from _rows(session, query)
 
 
-def write(path: Path, columns: Columns, rows: Iterable[Row]) -> Written:
+def write(
+    path: Path,
+    columns: Columns,
+    rows: Iterable[Row],
+    note: Callable[[Written], object] = lambda written: None,
+) -> Written:
     """Write `rows` as the suffix of `path` says.
 
-    In CSV a text that a spreadsheet would take as a formula gets a `'` before it.
+    In CSV a text that a spreadsheet would take as a formula gets a `'` before it. `note` is told of
+    the file when it is whole, before it gets its name: no file is there that was not noted.
 
     Raises:
         UsageError: another suffix, no folder there, or the file cannot be written.
@@ -85,14 +92,17 @@ def write(path: Path, columns: Columns, rows: Iterable[Row]) -> Written:
         with part.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
+        written = Written(count, digest)
+        note(written)
         part.replace(path)
+        kept.sync_folder(path.absolute().parent)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be written ({error.strerror or error}); make room, or give another"
         ) from error
     finally:
         part.unlink(missing_ok=True)
-    return Written(count, digest)
+    return written
 
 
 def _rows(session: Session, query: Select[Any]) -> Iterator[Row]:

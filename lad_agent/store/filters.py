@@ -1,10 +1,11 @@
 """Which inspections and reviews are meant: the filters of every question, as terms of SQL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, union_all
+from sqlalchemy import ColumnElement, func, null, select, union_all
 from sqlalchemy.orm import aliased
 
 from lad_agent.inspection import ReviewKind
@@ -12,6 +13,7 @@ from lad_agent.judgement import Result
 from lad_agent.store import search
 from lad_agent.store.ledger import timestamp
 from lad_agent.store.models import Inspection, JudgementRow, ReviewRow
+from lad_agent.store.views import DAILY_COUNTS
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,15 @@ def inspection_terms(
     Raises:
         UsageError: a `text` without a word in it.
     """
-    equal = (
-        (of.product, wanted.product),
-        (of.result, wanted.result),
-        (of.part_id, wanted.part_id),
-        (of.station, wanted.station),
-        (of.lot, wanted.lot),
-        (of.model, wanted.model),
-        (of.recipe_version, wanted.recipe_version),
-    )
-    terms = [column == value for column, value in equal if value is not None]
+    terms = _equal(wanted, of, _SAME)
     if wanted.since is not None:
         terms.append(of.opened_at >= timestamp(wanted.since))
     if wanted.until is not None:
         terms.append(of.opened_at < timestamp(wanted.until))
     if wanted.complete is not None:
-        terms.append(of.recorded_at.is_not(None) == wanted.complete)
+        terms.append(_is_set(of.recorded_at, wanted.complete))
+        if not wanted.complete:
+            terms.append(of.closed_at.is_(None))  # follows, and has an index
     if wanted.cause is not None:
         terms += _broke(wanted.cause, of)
     if wanted.reviewer is not None:
@@ -88,6 +83,25 @@ def inspection_terms(
         mentions = search.mentions_here if one_by_one else search.mentions
         terms.append(mentions(of.id, search.words(wanted.text)))
     return terms
+
+
+def is_counted(wanted: InspectionFilter) -> bool:
+    """Whether nothing is asked but what `v_daily_counts` tells apart."""
+    asked = (name for name, value in vars(wanted).items() if value is not None)
+    return all(name in _COUNTED for name in asked)
+
+
+def count_terms(wanted: InspectionFilter) -> list[ColumnElement[bool]]:
+    """What `wanted`, if it `is_counted`, asks of the columns of `v_daily_counts`."""
+    terms = _equal(wanted, DAILY_COUNTS.c, _COUNTED)
+    if wanted.cause is not None:
+        terms.append(DAILY_COUNTS.c.final == Result.NOT_OK)
+    return terms
+
+
+def unindexed(column: Any) -> ColumnElement[Any]:
+    """The same, but SQLite walks no index for the order of the groups: it would read all of it."""
+    return func.nullif(column, null(), type_=column.type)
 
 
 def review_terms(wanted: ReviewFilter) -> list[ColumnElement[bool]]:
@@ -101,11 +115,32 @@ def review_terms(wanted: ReviewFilter) -> list[ColumnElement[bool]]:
     if wanted.since is not None:
         terms.append(ReviewRow.opened_at >= timestamp(wanted.since))
     if wanted.decided is not None:
-        terms.append(ReviewRow.decided_at.is_not(None) == wanted.decided)
+        terms.append(_is_set(ReviewRow.decided_at, wanted.decided))
     if wanted.applied is not None:
         terms += [ReviewRow.kind == "escalation", ReviewRow.decided_at.is_not(None)]
-        terms.append(Inspection.closed_at.is_not(None) == wanted.applied)
+        terms.append(_is_set(Inspection.closed_at, wanted.applied))
+        if not wanted.applied:
+            # Says nothing new, but is found by an index.
+            terms.append(ReviewRow.inspection_id.in_(_OPEN))
     return terms
+
+
+_SAME = ("product", "result", "part_id", "station", "lot", "model", "recipe_version")
+_COUNTED = ("product", "result", "station", "model", "recipe_version", "cause")
+
+
+def _equal(wanted: InspectionFilter, of: Any, names: Sequence[str]) -> list[ColumnElement[bool]]:
+    asked = ((name, getattr(wanted, name)) for name in names)
+    return [getattr(of, name) == value for name, value in asked if value is not None]
+
+
+_open = aliased(Inspection)
+_OPEN = select(_open.id).where(_open.closed_at.is_(None))
+
+
+def _is_set(column: Any, wanted: bool) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = column.is_not(None) if wanted else column.is_(None)
+    return found
 
 
 def _broke(rule: str, of: Any) -> list[ColumnElement[bool]]:

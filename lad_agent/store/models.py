@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0004"
+SCHEMA_VERSION = "0007"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -111,8 +111,8 @@ class Chain(Base):
 class RecipeRow(Base):
     """A recipe version that parts were judged against.
 
-    `content` holds its rules, hashes of the references, region and policy; null where the file
-    had changed before it could be taken in.
+    `content` holds its rules, hashes of the references, region, policy and calibration; null
+    where the file had changed before it could be taken in.
     """
 
     __tablename__ = "recipes"
@@ -142,7 +142,7 @@ class Inspection(Base):
     """
 
     __tablename__ = "inspections"
-    __table_args__ = (Index(None, "product", "result"), Index(None, "opened_at"))
+    __table_args__ = (Index(None, "product", "result"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(unique=True)
@@ -262,6 +262,22 @@ class HoldRow(Base):
     released_by: Mapped[str | None]
 
 
+class AlarmRow(Base):
+    """A promise that was seen to be broken, until a person has answered (see `holds.Broken`)."""
+
+    __tablename__ = "alarms"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str]
+    model: Mapped[str]
+    calibrated_at: Mapped[str]
+    what: Mapped[str]
+    detail: Mapped[str]
+    raised_at: Mapped[str]
+    answered_at: Mapped[str | None]
+    answered_by: Mapped[str | None]
+
+
 class UserRow(Base):
     """A person who may use the service, as last changed."""
 
@@ -296,6 +312,23 @@ class ArchiveRow(Base):
     file: Mapped[str]
 
 
+class TallyRow(Base):
+    """How many inspections of a day are alike; "" where they have no result or cause (yet)."""
+
+    __tablename__ = "tallies"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    day: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str] = mapped_column(primary_key=True)
+    station: Mapped[str] = mapped_column(primary_key=True)
+    recipe_version: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    result: Mapped[str] = mapped_column(primary_key=True)
+    final: Mapped[str] = mapped_column(primary_key=True)
+    cause: Mapped[str] = mapped_column(primary_key=True)
+    inspections: Mapped[int]
+
+
 PROJECTIONS = (
     RecipeRow,
     ModelRow,
@@ -305,8 +338,10 @@ PROJECTIONS = (
     ClaimRow,
     InForce,
     HoldRow,
+    AlarmRow,
     UserRow,
     HeadRow,
     ArchiveRow,
+    TallyRow,
 )
 """Every table that is rebuilt from the events, parents first."""

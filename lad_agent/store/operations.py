@@ -13,22 +13,30 @@ import uuid_utils
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.engine import RowMapping
 
-from lad_agent.errors import Conflict, NotFound, RecipeError, UsageError
-from lad_agent.inspection import MEANINGS, Intake, Opened, ReviewDecision, idempotency_key
+from lad_agent.errors import Conflict, NeedsReason, NotFound, RecipeError, UsageError
+from lad_agent.inspection import (
+    MEANINGS,
+    Intake,
+    Opened,
+    ReviewDecision,
+    contrary,
+    idempotency_key,
+)
 from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Result
 from lad_agent.recipe import load
-from lad_agent.store import projections
+from lad_agent.store import outbox, projections
 from lad_agent.store.ledger import Ledger, Payload, now, timestamp
 from lad_agent.store.models import (
     ClaimRow,
-    HoldRow,
     InForce,
     Inspection,
+    JudgementRow,
     ModelRow,
     RecipeRow,
     ReviewRow,
     UserRow,
 )
+from lad_agent.store.tallies import Tally
 
 
 @dataclass
@@ -39,15 +47,28 @@ class Unit:
     ledger: Ledger
     known: set[tuple[str, str]] = field(default_factory=set)
     in_force: dict[tuple[str, str, str], str | None] = field(default_factory=dict)
+    sinks: tuple[str, ...] | None = None
+    tally: Tally = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tally = Tally(self.connection)
 
     def happened(
         self, type: str, payload: Payload, *, station: str, actor: str, inspection_id: str | None
     ) -> None:
-        """Append an event and write what it changes."""
+        """Append an event, write what it changes, and the messages that tell of it."""
+        if inspection_id is not None and type in projections.COUNTED:
+            self.tally.changing(inspection_id, new=type == projections.OPENED)
         entry = self.ledger.append(
             type, payload, station=station, actor=actor, inspection_id=inspection_id
         )
         projections.apply(self.connection, entry)
+        outbox.add(self, entry)
+
+    def write(self) -> None:
+        """Write what was gathered so far; must be called once more before the commit."""
+        self.ledger.write()
+        self.tally.write()
 
 
 def take_in(unit: Unit, intake: Intake) -> Opened:
@@ -71,8 +92,16 @@ def take_in(unit: Unit, intake: Intake) -> Opened:
     return Opened(inspection_id, complete=False, found=False)
 
 
-def record(unit: Unit, inspection_id: str, decision: Decision, judgement: Judgement | None) -> None:
+def record(
+    unit: Unit,
+    inspection_id: str,
+    decision: Decision,
+    judgement: Judgement | None,
+    kept: str | None = None,
+) -> None:
     """Complete an inspection that is OK or NotOK; opens a blind audit where the decision asks.
+
+    `kept` is the copy of the image that the audit's reviewer will see.
 
     Raises:
         NotFound: no such inspection.
@@ -85,7 +114,7 @@ def record(unit: Unit, inspection_id: str, decision: Decision, judgement: Judgem
         return
     _complete(unit, row, decision, judgement)
     if decision.audit:
-        _open_review(unit, row, "audit", kept=None)
+        _open_review(unit, row, "audit", kept)
 
 
 def escalate(
@@ -124,10 +153,12 @@ def decide_review(unit: Unit, review_id: str, decision: ReviewDecision) -> None:
         NotFound: no such review.
         Conflict: decided already (says by whom and when), or in another's hand.
         UsageError: an incomplete decision.
+        NeedsReason: it goes against the reasoner, and does not say why.
     """
     review = _open_one(unit, review_id, decision.by)
     row = _inspection(unit, review["inspection_id"])
     _check_decision(unit, row, decision)
+    _check_reason(unit, review, decision)
     unit.happened(
         projections.REVIEW_DECIDED,
         {
@@ -182,39 +213,6 @@ def undo_review(unit: Unit, review_id: str, by: str, reason: str) -> None:
     if review["decided_at"] is None:
         raise Conflict(f"review {review_id} is not decided; there is nothing to take back")
     _review_event(unit, projections.REVIEW_UNDONE, review, by, {"reason": reason})
-
-
-def put_hold(unit: Unit, station: str, by: str, reason: str, product: str | None = None) -> str:
-    """From now on every part (of `product`, if given) goes to people; returns the hold's id.
-
-    Raises:
-        UsageError: such a hold is on already.
-    """
-    if (hold := _hold(unit, product)) is not None:
-        raise UsageError(f"on hold already, by {hold['on_by']} since {hold['on_at']}")
-    hold_id = new_id()
-    unit.happened(
-        projections.HOLD_ON,
-        {"id": hold_id, "product": product, "reason": reason},
-        station=station,
-        actor=by,
-        inspection_id=None,
-    )
-    return hold_id
-
-
-def release_hold(unit: Unit, station: str, by: str, product: str | None = None) -> None:
-    """End the hold of `product`, or the one of all products.
-
-    Raises:
-        UsageError: no such hold is on.
-    """
-    hold = _hold(unit, product)
-    if hold is None:
-        raise UsageError(f"no hold is on for {product or 'all products'}")
-    unit.happened(
-        projections.HOLD_RELEASED, {"id": hold["id"]}, station=station, actor=by, inspection_id=None
-    )
 
 
 def change_user(unit: Unit, station: str, by: str, name: str, role: str, *, active: bool) -> None:
@@ -286,13 +284,16 @@ def _recipe_content(intake: Intake) -> dict[str, Any] | None:
         return None
     if recipe.recipe_version != intake.recipe_version:
         return None
-    return {
+    content = {
         "rules": [rule.model_dump() for rule in recipe.rules],
         "references": list(recipe.reference_sha256),
         "region": recipe.region.model_dump(),
         "image_size": recipe.image_size,
         "policy": recipe.policy.model_dump(),
     }
+    if recipe.calibration is not None:
+        content["calibration"] = recipe.calibration.model_dump(mode="json")
+    return content
 
 
 def _see_model(unit: Unit, intake: Intake) -> None:
@@ -407,13 +408,6 @@ def _review_event(
     )
 
 
-def _hold(unit: Unit, product: str | None) -> RowMapping | None:
-    query = select(HoldRow.__table__).where(
-        HoldRow.released_at.is_(None), HoldRow.product.is_not_distinct_from(product)
-    )
-    return unit.connection.execute(query).mappings().first()
-
-
 def _check_decision(unit: Unit, row: RowMapping, decision: ReviewDecision) -> None:
     if not decision.by.strip():
         raise UsageError("a decision needs the name of who decides")
@@ -429,6 +423,12 @@ def _check_decision(unit: Unit, row: RowMapping, decision: ReviewDecision) -> No
     ids = [rule["id"] for rule in content["rules"]] if content else []
     if decision.rule is not None and ids and decision.rule not in ids:
         raise UsageError(f"the recipe has no rule {decision.rule!r}; it has {', '.join(ids)}")
+
+
+def _check_reason(unit: Unit, review: RowMapping, decision: ReviewDecision) -> None:
+    said = unit.connection.scalar(_SAID, {"id": review["inspection_id"]})
+    if decision.finding is contrary(review["kind"], said) and not (decision.comment or "").strip():
+        raise NeedsReason("this goes against the reasoner: say why in a comment")
 
 
 def _already_decided(review: RowMapping) -> str:
@@ -452,6 +452,7 @@ def _inspection(unit: Unit, inspection_id: str) -> RowMapping:
 _BY_KEY = select(Inspection.id, Inspection.recorded_at).where(Inspection.key == bindparam("key"))
 _BY_ID = select(Inspection.__table__).where(Inspection.id == bindparam("id"))
 _REVIEW = select(ReviewRow.__table__).where(ReviewRow.id == bindparam("id"))
+_SAID = select(JudgementRow.anomalous).where(JudgementRow.inspection_id == bindparam("id"))
 _CLAIM = select(ClaimRow.__table__).where(ClaimRow.review_id == bindparam("id"))
 _IN_FORCE = select(InForce.value).where(
     InForce.station == bindparam("station"),

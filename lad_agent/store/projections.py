@@ -1,4 +1,7 @@
-"""From events to tables: what each event changes. The only place that writes the projections."""
+"""From events to tables: what each event changes. The only place that writes the projections.
+
+But for the counts of `lad_agent.store.tallies`, which are made from the other tables.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -7,10 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from lad_agent.judgement import Finding, Result
-from lad_agent.store import ledger, search
+from lad_agent.store import ledger, search, tallies
 from lad_agent.store.ledger import Entry
 from lad_agent.store.models import (
     PROJECTIONS,
+    AlarmRow,
     ArchiveRow,
     Base,
     ClaimRow,
@@ -43,6 +47,8 @@ THRESHOLD_CHANGED = "threshold.changed"
 MODEL_CHANGED = "model.changed"
 HOLD_ON = "hold.on"
 HOLD_RELEASED = "hold.released"
+ALARM_RAISED = "alarm.raised"
+ALARM_ANSWERED = "alarm.answered"
 USER_CHANGED = "user.changed"
 EXPORTED = "exported"
 ACCESS_CHANGED = "access.changed"
@@ -58,9 +64,14 @@ LASTING = (
     MODEL_CHANGED,
     HOLD_ON,
     HOLD_RELEASED,
+    ALARM_RAISED,
+    ALARM_ANSWERED,
     USER_CHANGED,
 )
 """Events of no inspection that tables of today follow from: an archive leaves them in place."""
+
+COUNTED = (OPENED, RECORDED, REVIEW_DECIDED, REVIEW_UNDONE)
+"""Events that change what an inspection is counted as (`lad_agent.store.tallies`)."""
 
 
 def apply(connection: Connection, entry: Entry) -> None:
@@ -77,6 +88,7 @@ def rebuild(connection: Connection) -> int:
     for entry in ledger.entries(connection):
         apply(connection, entry)
         count += 1
+    tallies.fill(connection)
     return count
 
 
@@ -96,6 +108,7 @@ def forget(connection: Connection) -> None:
     connection.execute(delete(Inspection).where(Inspection.id.not_in(left)))
     for column in (HeadRow.seq, ArchiveRow.seq):
         connection.execute(delete(column.class_).where(column.not_in(select(Event.seq))))
+    tallies.fill(connection)
 
 
 def final_result(finding: str) -> Result:
@@ -217,6 +230,15 @@ def _hold_released(connection: Connection, entry: Entry, payload: Any) -> None:
     connection.execute(update(HoldRow).where(HoldRow.id == payload["id"]).values(released))
 
 
+def _alarm_raised(connection: Connection, entry: Entry, payload: Any) -> None:
+    connection.execute(insert(AlarmRow), {**payload, "raised_at": entry.at})
+
+
+def _alarm_answered(connection: Connection, entry: Entry, payload: Any) -> None:
+    answered = {"answered_at": entry.at, "answered_by": entry.actor}
+    connection.execute(update(AlarmRow).where(AlarmRow.id == payload["id"]).values(answered))
+
+
 def _user_changed(connection: Connection, entry: Entry, payload: Any) -> None:
     connection.execute(delete(UserRow).where(UserRow.name == payload["name"]))
     connection.execute(
@@ -270,6 +292,8 @@ _APPLY: dict[str, Callable[[Connection, Entry, Any], None]] = {
     MODEL_CHANGED: _put_in_force,
     HOLD_ON: _hold_on,
     HOLD_RELEASED: _hold_released,
+    ALARM_RAISED: _alarm_raised,
+    ALARM_ANSWERED: _alarm_answered,
     USER_CHANGED: _user_changed,
     EXPORTED: _exported,
     ACCESS_CHANGED: _access_changed,

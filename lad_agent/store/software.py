@@ -1,16 +1,19 @@
 """What versions judged: an event whenever they change at a station, so that a replay can tell."""
 
-import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from lad_agent.store.models import Event, unescaped
-from lad_agent.store.operations import Unit
+from lad_agent.store.ledger import read
+from lad_agent.store.models import Event
 from lad_agent.store.projections import SOFTWARE_SEEN
 
+if TYPE_CHECKING:
+    from lad_agent.store.operations import Unit
 
-def see(unit: Unit, station: str, actor: str, versions: Mapping[str, str]) -> None:
+
+def see(unit: "Unit", station: str, actor: str, versions: Mapping[str, str]) -> None:
     """Note what a station judges with from now on, if it is not what it judged with before."""
     if in_force(unit.connection, station) == versions:
         return
@@ -38,5 +41,5 @@ def in_force(
     found = connection.scalar(query)
     if found is None:
         return None
-    versions = json.loads(found)["payload"]["versions"]
-    return {name: unescaped(version) for name, version in versions.items()}
+    versions: dict[str, str] = read(found)["payload"]["versions"]
+    return versions

@@ -1,4 +1,5 @@
-"""Figures over many inspections: yield, causes, reviewers, and what the audits say of the rest."""
+"""Figures over many inspections: yield, causes, reviewers, and what the audits say of the rest
+and of the promises."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,21 +7,31 @@ from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any, get_args, get_type_hints
 
-from sqlalchemy import ColumnElement, and_, case, func, null, select
+from sqlalchemy import ColumnElement, Integer, and_, case, func, literal_column, select
 from sqlalchemy.orm import Session
 
-from lad_agent.judgement import Finding, Result
-from lad_agent.store.filters import InspectionFilter, inspection_terms
+from lad_agent import promise
+from lad_agent.judgement import Result
+from lad_agent.store import promises
+from lad_agent.store.filters import (
+    InspectionFilter,
+    count_terms,
+    inspection_terms,
+    is_counted,
+    unindexed,
+)
 from lad_agent.store.models import Inspection, RecipeRow
-from lad_agent.store.views import INSPECTIONS, REVIEWS
+from lad_agent.store.promises import Drifted, Watched
+from lad_agent.store.views import DAILY_COUNTS, INSPECTIONS, REVIEWS
 
 GROUPS = ("hour", "day", "product", "station", "lot", "model", "recipe_version")
 """What `yields` can be counted by; hours and days are UTC."""
 
-KINDS = (*GROUPS, "cause", "reviewer", "audit")
+KINDS = (*GROUPS, "cause", "reviewer", "audit", "promise", "drift")
 """What `figures` can be asked for."""
 
-_V, _R = INSPECTIONS.c, REVIEWS.c
+_V, _R, _C = INSPECTIONS.c, REVIEWS.c, DAILY_COUNTS.c
+_ONE = literal_column("1", Integer)
 _HOUR, _DAY = 13, 10  # characters of a time
 
 
@@ -86,11 +97,13 @@ class Agreement:
 class AuditFigures:
     """What decided audits say about a product's parts that nobody looked at.
 
-    Of `passed_audited` parts that were OK, `escapes` were found nonconforming: their share is
-    `outgoing_defect_rate`, within `low` and `high` at 95 % (Wilson). `escape_rate` (of all
-    anomalous parts) and `overkill_rate` (of all good ones) scale both audited kinds and the
-    decided escalations up to all parts of their kind; None where a kind has parts but none that a
-    person has decided.
+    Of `passed_audited` parts that were OK, `escapes` were found nonconforming. Every audited part
+    stands for as many as its recipe version, which drew the audits, has for one audited:
+    `outgoing_defect_rate` is the share of bad parts among the passed so weighted, above `low` and
+    below `high` with 95 % certainty each (Clopper and Pearson, see `promise.share`). `escape_rate`
+    (of all anomalous parts) and `overkill_rate` (of all good ones) scale both audited kinds and
+    the decided escalations up likewise; None where a kind has parts but none that a person has
+    decided.
     """
 
     product: str
@@ -107,7 +120,7 @@ class AuditFigures:
     overkill_rate: float | None
 
 
-Figure = Yield | Cause | Agreement | AuditFigures
+Figure = Yield | Cause | Agreement | AuditFigures | Watched | Drifted
 
 
 def figures(session: Session, wanted: InspectionFilter, by: str) -> Table:
@@ -123,24 +136,34 @@ def figures(session: Session, wanted: InspectionFilter, by: str) -> Table:
             return _table(Agreement, reviewers(session, wanted))
         case "audit":
             return _table(AuditFigures, audits(session, wanted))
+        case "promise":
+            return _table(Watched, promises.watched(session, wanted))
+        case "drift":
+            return _table(Drifted, promises.drifted(session, wanted))
         case _:
             return _table(Yield, yields(session, wanted, by))
 
 
 def yields(session: Session, wanted: InspectionFilter, by: str) -> list[Yield]:
     """Inspections and their results by one of `GROUPS`, in the order of the groups' names."""
-    # Of the table, not the view: SQLite would look up every inspection's judgement and reviews.
-    group = _group(by, wanted)
+    of: Any
+    group: ColumnElement[Any]
+    each: ColumnElement[int] = _ONE
+    if by in _C and is_counted(wanted):
+        of, group, each, terms = _C, _C[by], _C.inspections, count_terms(wanted)
+    else:
+        # Of the table, not the view: SQLite would look up every inspection's judgement and reviews.
+        of, group, terms = Inspection, _group(by, wanted), inspection_terms(wanted)
     query = (
         select(
             group,
-            func.count(),
-            _number(Inspection.final == Result.OK),
-            _number(Inspection.final == Result.NOT_OK),
-            _number(Inspection.final.is_(None)),
-            _number(Inspection.result == Result.NOT_DECIDABLE),
+            func.sum(each),
+            _number(of.final == Result.OK, each),
+            _number(of.final == Result.NOT_OK, each),
+            _number(of.final.is_(None), each),
+            _number(of.result == Result.NOT_DECIDABLE, each),
         )
-        .where(*inspection_terms(wanted))
+        .where(*terms)
         .group_by(group)
         .order_by(group)
     )
@@ -152,14 +175,21 @@ def yields(session: Session, wanted: InspectionFilter, by: str) -> list[Yield]:
 
 def causes(session: Session, wanted: InspectionFilter) -> list[Cause]:
     """The broken rules by product, the most frequent first (Pareto)."""
-    count = func.count()
-    timed = wanted.since is not None or wanted.until is not None
-    final = _unindexed(_V.final) if timed else _V.final
+    of: Any
+    final: ColumnElement[Any]
+    count: ColumnElement[int] = func.count()
+    if is_counted(wanted):
+        of, final, terms = _C, _C.final, count_terms(wanted)
+        count = func.sum(_C.inspections)
+    else:
+        timed = wanted.since is not None or wanted.until is not None
+        of, final = _V, unindexed(_V.final) if timed else _V.final
+        terms = inspection_terms(wanted, _V)
     query = (
-        select(_V.product, _V.cause, count)
-        .where(final == Result.NOT_OK, *inspection_terms(wanted, _V))
-        .group_by(_V.product, _V.cause)
-        .order_by(count.desc(), _V.product, _V.cause)
+        select(of.product, of.cause, count)
+        .where(final == Result.NOT_OK, *terms)
+        .group_by(of.product, of.cause)
+        .order_by(count.desc(), of.product, of.cause)
     )
     rows = session.execute(query).all()
     total = sum(number for *_, number in rows)
@@ -205,27 +235,10 @@ def reviewers(session: Session, wanted: InspectionFilter) -> list[Agreement]:
 
 def audits(session: Session, wanted: InspectionFilter) -> list[AuditFigures]:
     """Escape and overkill by product, estimated from the blind audits and the escalations."""
-    recorded = dict.fromkeys(Result, 0)
-    kinds: dict[str, dict[Result, int]] = {}
-    group = _group("product", wanted)
-    query = (
-        select(group, Inspection.result, func.count())
-        .where(Inspection.result.is_not(None), *inspection_terms(wanted))
-        .group_by(group, Inspection.result)
-        .order_by(group)
-    )
-    for name, result, number in session.execute(query):
-        kinds.setdefault(str(name), dict(recorded))[Result(str(result))] = number
-    seen: dict[tuple[str, Result], tuple[int, int]] = {}
-    product = _unindexed(_R.product)
-    reviewed = (
-        select(product, _R.result, func.count(), _number(_R.finding == Finding.NONCONFORMING))
-        .where(_R.finding.is_not(None), *_of_inspections(wanted))
-        .group_by(product, _R.result)
-    )
-    for name, result, number, bad in session.execute(reviewed):
-        seen[str(name), Result(result)] = (number, bad)
-    return [_audit_figures(name, counts, seen) for name, counts in kinds.items()]
+    by_product: dict[str, list[promises.Counts]] = {}
+    for (product, _), found in promises.counts(session, wanted).items():
+        by_product.setdefault(product, []).append(found)
+    return [_audit_figures(product, versions) for product, versions in by_product.items()]
 
 
 def wilson(hits: int, of: int) -> tuple[float, float] | None:
@@ -250,43 +263,40 @@ def _table(kind: type[Figure], rows: Sequence[Figure]) -> Table:
     return Table(columns, [asdict(row) for row in rows])
 
 
-def _audit_figures(
-    product: str, counts: dict[Result, int], seen: dict[tuple[str, Result], tuple[int, int]]
-) -> AuditFigures:
-    looked = {result: seen.get((product, result), (0, 0)) for result in Result}
-    bad = {
-        result: _scaled(looked[result][1], looked[result][0], counts[result]) for result in Result
-    }
-    passed, escapes = looked[Result.OK]
-    rejected, confirmed = looked[Result.NOT_OK]
-    interval = wilson(escapes, passed)
+def _audit_figures(product: str, found: Sequence[promises.Counts]) -> AuditFigures:
+    groups = {result: promises.audited(found, result) for result in Result}
+    number = {result: sum(one.parts for one in groups[result]) for result in Result}
+    looked = {result: sum(one.audited for one in groups[result]) for result in Result}
+    shares = {result: promise.share(groups[result], promise.SURE) for result in Result}
+    passed = shares[Result.OK]
+    bad = {result: _scaled(shares[result].rate, number[result]) for result in Result}
     escape_rate = overkill_rate = None
     anomalous = _sum([bad[result] for result in Result])
     if anomalous is not None:
-        good = sum(counts.values()) - anomalous
+        good = sum(number.values()) - anomalous
         escape_rate = _share(bad[Result.OK] or 0.0, anomalous)
-        overkill_rate = _share(counts[Result.NOT_OK] - (bad[Result.NOT_OK] or 0.0), good)
+        overkill_rate = _share(number[Result.NOT_OK] - (bad[Result.NOT_OK] or 0.0), good)
     return AuditFigures(
         product=product,
-        passed=counts[Result.OK],
-        passed_audited=passed,
-        escapes=escapes,
-        rejected=counts[Result.NOT_OK],
-        rejected_audited=rejected,
-        overkills=rejected - confirmed,
-        outgoing_defect_rate=_share(escapes, passed),
-        low=interval[0] if interval else None,
-        high=interval[1] if interval else None,
+        passed=number[Result.OK],
+        passed_audited=looked[Result.OK],
+        escapes=sum(one.found for one in groups[Result.OK]),
+        rejected=number[Result.NOT_OK],
+        rejected_audited=looked[Result.NOT_OK],
+        overkills=sum(one.audited - one.found for one in groups[Result.NOT_OK]),
+        outgoing_defect_rate=passed.rate,
+        low=None if passed.rate is None else passed.lower,
+        high=None if passed.rate is None else passed.upper,
         escape_rate=escape_rate,
         overkill_rate=overkill_rate,
     )
 
 
-def _scaled(bad: int, looked: int, number: int) -> float | None:
-    """How many of `number` are bad, if of `looked` there are `bad`."""
+def _scaled(rate: float | None, number: int) -> float | None:
+    """How many of `number` are bad; None where there are some, but none that was looked at."""
     if number == 0:
         return 0.0
-    return bad / looked * number if looked else None
+    return None if rate is None else rate * number
 
 
 def _sum(numbers: Sequence[float | None]) -> float | None:
@@ -302,16 +312,11 @@ def _group(by: str, wanted: InspectionFilter) -> ColumnElement[str | None]:
     if by in ("hour", "day"):
         return func.substr(Inspection.opened_at, 1, _HOUR if by == "hour" else _DAY)
     column: ColumnElement[str | None] = Inspection.__table__.c[by]
-    return column if wanted == InspectionFilter() else _unindexed(column)
+    return column if wanted == InspectionFilter() else unindexed(column)
 
 
-def _unindexed(column: ColumnElement[str | None]) -> ColumnElement[str | None]:
-    """The same, but SQLite walks no index just for the order of the groups: it would read all."""
-    return func.nullif(column, null(), type_=column.type)
-
-
-def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
+def _number(condition: ColumnElement[bool], each: ColumnElement[int] = _ONE) -> ColumnElement[int]:
+    return func.coalesce(func.sum(case((condition, each), else_=0)), 0)
 
 
 def _of_inspections(wanted: InspectionFilter) -> list[ColumnElement[bool]]:

@@ -5,13 +5,15 @@ explains each. Times are text in UTC, truths are 1 and 0 on every database. Char
 database can hold stand in SQL as in the tables (see `models.escaped`).
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import Connection, Double, Index, Integer, TableClause, column, event, table
 from sqlalchemy.schema import DDL
 
 from lad_agent.store.models import Base, Event, Inspection, JudgementRow, ReviewRow, Verbatim
 
-VERSION = 1
-"""Of the views' columns; raised whenever one is added."""
+VERSION = 2
+"""Of the views and their columns; raised whenever one is added."""
 
 _TEXT, _WHOLE, _REAL = Verbatim(), Integer(), Double[float]()
 
@@ -103,9 +105,22 @@ CAUSES = table(
     column("inspections", _WHOLE),
 )
 
-ALL: tuple[TableClause, ...] = (INSPECTIONS, REVIEWS, DAILY_YIELD, CAUSES)
+DAILY_COUNTS = table(
+    "v_daily_counts",
+    column("day", _TEXT),
+    column("product", _TEXT),
+    column("station", _TEXT),
+    column("recipe_version", _TEXT),
+    column("model", _TEXT),
+    column("result", _TEXT),
+    column("final", _TEXT),
+    column("cause", _TEXT),
+    column("inspections", _WHOLE),
+)
 
-STATEMENTS = {
+ALL: tuple[TableClause, ...] = (INSPECTIONS, REVIEWS, DAILY_YIELD, CAUSES, DAILY_COUNTS)
+
+STATEMENTS_0003 = {
     "v_inspections": """
         CREATE VIEW v_inspections AS
         SELECT i.id, i.part_id, i.station, i.lot, i.attempt, i.product, i.result, i.final,
@@ -164,8 +179,38 @@ STATEMENTS = {
 }
 """The views by name, as of schema 0003."""
 
+STATEMENTS = STATEMENTS_0003 | {
+    "v_daily_yield": """
+        CREATE VIEW v_daily_yield AS
+        SELECT day, product, station, sum(inspections) AS inspections,
+          sum(CASE WHEN final = 'OK' THEN inspections ELSE 0 END) AS ok,
+          sum(CASE WHEN final = 'NotOK' THEN inspections ELSE 0 END) AS not_ok,
+          sum(CASE WHEN final = '' THEN inspections ELSE 0 END) AS waiting,
+          sum(CASE WHEN result = 'NotDecidable' THEN inspections ELSE 0 END) AS escalated,
+          1.0 * sum(CASE WHEN final = 'OK' THEN inspections ELSE 0 END)
+            / nullif(sum(CASE WHEN final <> '' THEN inspections ELSE 0 END), 0) AS yield_rate
+        FROM tallies
+        GROUP BY day, product, station""",
+    "v_causes": """
+        CREATE VIEW v_causes AS
+        SELECT day, product, station, cause, sum(inspections) AS inspections
+        FROM tallies
+        WHERE cause <> ''
+        GROUP BY day, product, station, cause""",
+    "v_daily_counts": """
+        CREATE VIEW v_daily_counts AS
+        SELECT day, product, station, recipe_version, model, nullif(result, '') AS result,
+          nullif(final, '') AS final, nullif(cause, '') AS cause, inspections
+        FROM tallies""",
+}
+"""The views by name, as of schema 0007."""
+
 INDEXES = (
-    # Each holds all that a group's yield is counted from, so that the rows are never read.
+    *(
+        Index(f"ix_inspections_{name}_id", Inspection.__table__.c[name], Inspection.id)
+        for name in ("product", "station", "model")
+    ),
+    # These hold all that yields are counted from, so that the rows are never read.
     *(
         Index(
             f"ix_inspections_{name}_yield",
@@ -174,7 +219,7 @@ INDEXES = (
             Inspection.result,
             Inspection.final,
         )
-        for name in ("product", "station", "lot", "recipe_version", "model")
+        for name in ("lot", "recipe_version")
     ),
     Index(
         "ix_inspections_yield",
@@ -185,6 +230,12 @@ INDEXES = (
         Inspection.final,
     ),
     Index("ix_inspections_final_id", Inspection.final, Inspection.id),
+    Index(
+        "ix_inspections_open",
+        Inspection.id,
+        sqlite_where=Inspection.closed_at.is_(None),
+        postgresql_where=Inspection.closed_at.is_(None),
+    ),
     Index("ix_judgements_rule_inspection_id", JudgementRow.rule, JudgementRow.inspection_id),
     Index("ix_reviews_rule_inspection_id", ReviewRow.rule, ReviewRow.inspection_id),
     Index("ix_reviews_decided_by_inspection_id", ReviewRow.decided_by, ReviewRow.inspection_id),
@@ -198,15 +249,15 @@ INDEXES = (
 )
 
 
-def create(connection: Connection) -> None:
-    """Make the views (used by the migration)."""
-    for statement in STATEMENTS.values():
+def create(connection: Connection, statements: Mapping[str, str]) -> None:
+    """Make views (used by migrations)."""
+    for statement in statements.values():
         connection.execute(DDL(statement))  # type: ignore[no-untyped-call]
 
 
-def drop(connection: Connection) -> None:
+def drop(connection: Connection, statements: Mapping[str, str]) -> None:
     """Undo `create`."""
-    for name in reversed(STATEMENTS):
+    for name in reversed(list(statements)):
         connection.execute(DDL(f"DROP VIEW {name}"))  # type: ignore[no-untyped-call]
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar, cast
 from lad_agent.errors import StoreCorrupt, StoreError, StoreLocked, StoreReadOnly
 from lad_agent.inspection import Intake, Opened, Outcome, ReviewDecision
 from lad_agent.judgement import Decision, Judgement
-from lad_agent.store import operations
+from lad_agent.store import holds, operations
 from lad_agent.store.audit_store import AuditStore, Operation
 from lad_agent.store.operations import Unit
 
@@ -59,8 +59,13 @@ class AsyncStore:
     async def record(
         self, inspection_id: str, decision: Decision, judgement: Judgement | None
     ) -> None:
-        """See `operations.record`."""
-        await self._write(lambda unit: operations.record(unit, inspection_id, decision, judgement))
+        """Keep a copy of the image where it will be audited, then see `operations.record`."""
+        copy = None
+        if decision.audit:
+            copy = await asyncio.to_thread(self._store.keep_image, inspection_id)
+        await self._write(
+            lambda unit: operations.record(unit, inspection_id, decision, judgement, copy)
+        )
 
     async def escalate(
         self, inspection_id: str, decision: Decision, judgement: Judgement | None
@@ -86,6 +91,12 @@ class AsyncStore:
     async def outcome(self, inspection_id: str) -> Outcome | None:
         """See `AuditStore.outcome`."""
         return await asyncio.to_thread(self._store.outcome, inspection_id)
+
+    async def hold(self, product: str) -> str | None:
+        """See `holds.why_held`."""
+        return await asyncio.to_thread(
+            self._store.ask, lambda session: holds.why_held(session, product)
+        )
 
     async def last_attempt(self, intake: Intake) -> int:
         """See `AuditStore.last_attempt`."""

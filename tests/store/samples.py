@@ -15,7 +15,11 @@ NOT_OK = Decision(Result.NOT_OK)
 DOUBT = Decision(Result.NOT_DECIDABLE, Reason.LOW_CONFIDENCE)
 CONFORMING = ReviewDecision(finding=Finding.CONFORMING, by="anna")
 SCRAP = ReviewDecision(
-    finding=Finding.NONCONFORMING, disposition=Disposition.SCRAP, rule="R1", by="anna"
+    finding=Finding.NONCONFORMING,
+    disposition=Disposition.SCRAP,
+    rule="R1",
+    comment="one washer",
+    by="anna",
 )
 HOSTILE = "'; DROP TABLE events; --\x00\n\t\"\\ \u202e<script>é\U0001f600\udcff\uffff0000 {0} %s"
 

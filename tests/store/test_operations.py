@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lad_agent import recipe
-from lad_agent.errors import NotFound, UsageError
+from lad_agent.errors import NeedsReason, NotFound, UsageError
 from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Decision, Disposition, Finding, Reason, Result
 from lad_agent.store import AuditStore, ReviewFilter
@@ -185,6 +185,38 @@ def test_incomplete_decisions_are_refused(
     with pytest.raises(UsageError, match=says):
         store.decide_review(review_id, decision)
     assert store.review(review_id).decision is None
+
+
+@pytest.mark.parametrize(
+    ("anomalous", "against", "along"), [(True, CONFORMING, SCRAP), (False, SCRAP, CONFORMING)]
+)
+def test_a_finding_against_the_reasoner_says_why(
+    store: AuditStore, anomalous: bool, against: ReviewDecision, along: ReviewDecision
+) -> None:
+    said = judgement(anomalous=anomalous)
+    reviews = [store.escalate(store.take_in(intake(name)).id, DOUBT, said) for name in ("a", "b")]
+    for comment in (None, "", " \n"):
+        with pytest.raises(NeedsReason, match="against the reasoner: say why in a comment"):
+            store.decide_review(reviews[0], against.model_copy(update={"comment": comment}))
+    assert store.review(reviews[0]).decision is None
+    explained = against.model_copy(update={"comment": "I saw it"})
+    assert store.decide_review(reviews[0], explained).decision == explained
+    silent = along.model_copy(update={"comment": None})
+    assert store.decide_review(reviews[1], silent).decision == silent
+
+
+@pytest.mark.parametrize("decision", [CONFORMING, SCRAP.model_copy(update={"comment": None})])
+def test_no_reason_is_asked_where_the_reasoner_said_nothing_or_nobody_may_know(
+    store: AuditStore, decision: ReviewDecision
+) -> None:
+    for name, said in (("silent", None), ("malformed", judgement(anomalous=None))):
+        review = store.escalate(store.take_in(intake(name)).id, DOUBT, said)
+        assert store.decide_review(review, decision).decision == decision
+    for anomalous in (True, False):
+        opened = store.take_in(intake(f"audited-{anomalous}"))
+        store.record(opened.id, Decision(Result.OK, audit=True), judgement(anomalous=anomalous))
+        audit = store.history(opened.id).reviews[0].id
+        assert store.decide_review(audit, decision).decision == decision
 
 
 def test_an_audit_leaves_the_result_until_a_person_found_otherwise(store: AuditStore) -> None:

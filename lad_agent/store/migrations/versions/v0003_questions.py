@@ -37,13 +37,13 @@ def upgrade() -> None:
         sqlite_where=software,
         postgresql_where=software,
     )
-    views.create(op.get_bind())
+    views.create(op.get_bind(), views.STATEMENTS_0003)
     search.create(op.get_bind())
 
 
 def downgrade() -> None:
     search.drop(op.get_bind())
-    views.drop(op.get_bind())
+    views.drop(op.get_bind(), views.STATEMENTS_0003)
     op.drop_index("ix_events_software_seen", "events")
     for name, (table, _) in _INDEXES.items():
         op.drop_index(name, table)
