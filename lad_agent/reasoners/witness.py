@@ -7,6 +7,7 @@ person.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,11 @@ class ObjectHead(nn.Module):
         self.position = nn.Linear(width, len(CELLS))
         self.product = nn.Linear(width, len(words.products))
         self.counts = nn.Linear(width, len(words.nouns) * (MOST + 1))
-        self.attention = nn.Linear(width, len(words.attributes))
-        self.attributes = nn.Linear(width, sum(len(v) for v in words.attributes.values()))
+        with warnings.catch_warnings():
+            # A product may have no attributes, and these heads no outputs.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.attention = nn.Linear(width, len(words.attributes))
+            self.attributes = nn.Linear(width, sum(len(v) for v in words.attributes.values()))
 
     def attribute_logits(self, features: Tensor) -> list[Tensor]:
         """Logits [batch, values] of each attribute, pooled over cells by its own attention."""

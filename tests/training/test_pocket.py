@@ -230,7 +230,7 @@ def test_facts_list_every_class_of_the_product() -> None:
 @pytest.mark.parametrize("product", synloco.PRODUCTS)
 def test_a_noun_covers_the_cells_of_its_parts(product: str) -> None:
     sample = synloco.sample(product, 6, 3, "train", 280, "varied")
-    cover = data.cover_of(sample, 280).reshape(len(CELLS), 4, len(vocabulary.NOUNS))
+    cover = data.cover_of(sample.photo, 280).reshape(len(CELLS), 4, len(vocabulary.NOUNS))
     seen = {noun for n, noun in enumerate(vocabulary.NOUNS) if cover[..., n].any()}
     assert seen == {part.cls for part in sample.photo.parts}
     for part in sample.photo.parts:

@@ -8,7 +8,7 @@ or not at all, so an interrupted run goes on at the first missing one.
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from lad_agent.recipe import Region
 from lad_agent.training import synloco
 from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.vocabulary import NOUNS
+from lad_agent.training.synloco.nuisance import Photo
 
 SHARD = 1000
 KINDS = {"varied": 0.5, "normal": 0.15, "logical": 0.15, "structural": 0.2}
@@ -44,6 +45,8 @@ REFERENCES = 32
 """Normal pictures of each product that serve as references in training."""
 
 Pixels = npt.NDArray[np.uint8]
+Draw = Callable[[int, int], tuple[Pixels, Pixels, Facts]]
+"""From a seed and a number to a picture, its cover and what is in it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,12 @@ def make(
     seed: int,
     workers: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    draw: Draw | None = None,
 ) -> None:
-    """Write the missing shards of `count` pictures (rounded up to whole shards)."""
+    """Write the missing shards of `count` pictures (rounded up to whole shards).
+
+    `draw`, by default `picture`, travels to other processes.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     total = -(-count // SHARD)
     missing = [n for n in range(total) if not _facts_path(directory, n).exists()]
@@ -82,7 +89,7 @@ def make(
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-        jobs = [pool.submit(_write_shard, directory, n, seed) for n in missing]
+        jobs = [pool.submit(_write_shard, directory, n, seed, draw or picture) for n in missing]
         for done, job in enumerate(jobs):
             job.result()
             progress(total - len(missing) + done + 1, total)
@@ -102,12 +109,12 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     rng = np.random.default_rng([seed, index, 0x5EED])
     if rng.random() < NOTHING_SHARE:
         bare = np.zeros((TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
-        return _nothing(rng, seed, index), bare, Facts(NOTHING)
+        return nothing(rng, seed, index), bare, Facts(NOTHING)
     product = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     kind = cast(synloco.Kind, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
     sample = synloco.sample(product, seed, index, "train", size, kind)
-    return resize(sample.photo.image), cover_of(sample, size), facts_of(sample)
+    return resize(sample.photo.image), cover_of(sample.photo, size), facts_of(sample)
 
 
 def reference(product: str, seed: int, number: int) -> Pixels:
@@ -115,19 +122,19 @@ def reference(product: str, seed: int, number: int) -> Pixels:
     return synloco.sample(product, seed, number, "train", IMAGE_SIZE, "normal").photo.image
 
 
-def cover_of(sample: synloco.Sample, size: int) -> Pixels:
+def cover_of(photo: Photo, size: int, nouns: Sequence[str] = NOUNS) -> Pixels:
     """How much of each patch each noun covers: uint8 [49, 4 x nouns], 255 for all of it.
 
     The four patches of a merged token in reading order, each with all nouns.
     """
     fine = 4 * PATCHES_A_SIDE
-    masks = np.zeros((len(NOUNS), fine, fine), np.uint8)
-    for part in sample.photo.parts:
+    masks = np.zeros((len(nouns), fine, fine), np.uint8)
+    for part in photo.parts:
         rim = np.asarray(part.outline) * (fine / size)
         fixed = np.rint((rim - 0.5) * 16).astype(np.int32)
-        cv2.fillPoly(masks[NOUNS.index(part.cls)], [fixed], 255, cv2.LINE_8, 4)
+        cv2.fillPoly(masks[nouns.index(part.cls)], [fixed], 255, cv2.LINE_8, 4)
     blocks = PATCHES_A_SIDE // MERGE
-    split = masks.reshape(len(NOUNS), blocks, MERGE, 4, blocks, MERGE, 4).mean(axis=(3, 6))
+    split = masks.reshape(len(nouns), blocks, MERGE, 4, blocks, MERGE, 4).mean(axis=(3, 6))
     return np.asarray(split.transpose(1, 3, 2, 4, 0).reshape(TOKENS, -1), np.uint8)
 
 
@@ -144,7 +151,7 @@ def resize(image: Pixels) -> Pixels:
     return np.asarray(images.prepare(Image.fromarray(image), Region(), IMAGE_SIZE))
 
 
-def _nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
+def nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
     """A wall, noise, darkness, or a product blurred beyond recognition."""
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     kind = int(rng.integers(5))
@@ -167,19 +174,19 @@ def _nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
     return dark.clip(0, 255).astype(np.uint8)
 
 
-def _write_shard(directory: Path, number: int, seed: int) -> None:
-    pixels = np.empty((SHARD, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
-    cover = np.empty((SHARD, TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
-    lines = []
+def _write_shard(directory: Path, number: int, seed: int, draw: Draw) -> None:
+    pixels, covers, lines = [], [], []
     for row in range(SHARD):
-        pixels[row], cover[row], facts = picture(seed, number * SHARD + row)
+        image, cover, facts = draw(seed, number * SHARD + row)
+        pixels.append(image)
+        covers.append(cover)
         lines.append(json.dumps([facts.product, facts.places, facts.attributes]))
-    for path, array in (
+    for path, arrays in (
         (_pixels_path(directory, number), pixels),
-        (_cover_path(directory, number), cover),
+        (_cover_path(directory, number), covers),
     ):
         part = path.with_suffix(".part.npy")
-        np.save(part, array)
+        np.save(part, np.stack(arrays))
         part.replace(path)
     text = _facts_path(directory, number).with_suffix(".part")
     text.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -63,24 +63,24 @@ class Targets:
         )
 
 
-def targets(facts: Sequence[Facts]) -> Targets:
+def targets(facts: Sequence[Facts], words: Vocabulary = WORDS) -> Targets:
     """Labels for `facts`; counts and attributes of other products' nouns are unknown."""
-    cells = torch.zeros(len(facts), len(CELLS), len(WORDS.nouns), 2, dtype=torch.uint8)
+    cells = torch.zeros(len(facts), len(CELLS), len(words.nouns), 2, dtype=torch.uint8)
     product = torch.zeros(len(facts), dtype=torch.long)
-    counts = torch.full((len(facts), len(WORDS.nouns)), IGNORE)
-    attributes = torch.full((len(facts), len(WORDS.attributes)), IGNORE)
-    names = list(WORDS.attributes)
+    counts = torch.full((len(facts), len(words.nouns)), IGNORE)
+    attributes = torch.full((len(facts), len(words.attributes)), IGNORE)
+    names = list(words.attributes)
     for row, fact in enumerate(facts):
-        product[row] = WORDS.products.index(fact.product)
+        product[row] = words.products.index(fact.product)
         for noun, places in fact.places.items():
-            column = WORDS.nouns.index(noun)
+            column = words.nouns.index(noun)
             counts[row, column] = min(len(places), MOST)
             for cell in set(places):
                 at = CELLS.index(cell)
                 cells[row, at, column, 0] = 1
                 cells[row, at, column, 1] = places.count(cell) > 1
         for name, value in fact.attributes.items():
-            attributes[row, names.index(name)] = WORDS.attributes[name].index(value)
+            attributes[row, names.index(name)] = words.attributes[name].index(value)
     return Targets(cells, product, counts, attributes)
 
 
@@ -90,8 +90,11 @@ def train(
     config: DenseConfig,
     checkpoint: Path,
     log: Callable[[Mapping[str, float]], None],
+    head: ObjectHead | None = None,
 ) -> ObjectHead:
     """Train tower and heads; go on from `checkpoint` where it exists. Returns the heads.
+
+    `head`, by default new ones for SynLOCO's words, says what the pictures can show.
 
     The pictures of a step depend on seed and step alone, so a resumed run sees the same ones.
     Within a torch.distributed group the processes share the pictures of each step and average
@@ -100,14 +103,14 @@ def train(
     rank, world = place()
     torch.manual_seed(config.seed)
     width = model.config.text_config.hidden_size
-    head = ObjectHead(width, WORDS)
-    cover = nn.Linear(width, MERGE**2 * len(WORDS.nouns))
+    head = head or ObjectHead(width, WORDS)
+    cover = nn.Linear(width, MERGE**2 * len(head.words.nouns))
     for layer in (head.cells, cover):
         nn.init.constant_(layer.bias, RARE)
     net = nn.ModuleDict({"tower": model.model.visual, "head": head, "cover": cover})
     optimizer = _optimizer(net, config)
     done = _resume(checkpoint, net, optimizer)
-    labels = targets(pictures.facts)
+    labels = targets(pictures.facts, head.words)
     started = time.monotonic()
     for step in range(done, config.steps):
         for group in optimizer.param_groups:
@@ -146,10 +149,12 @@ def finished(checkpoint: Path, config: DenseConfig) -> bool:
         return int(file.get_tensor("step")) >= config.steps
 
 
-def load(model: Qwen2_5_VLForConditionalGeneration, checkpoint: Path) -> ObjectHead:
+def load(
+    model: Qwen2_5_VLForConditionalGeneration, checkpoint: Path, words: Vocabulary = WORDS
+) -> ObjectHead:
     """Load the tower of `checkpoint` into `model`; returns the heads."""
     tensors = load_file(checkpoint)
-    head = ObjectHead(model.config.text_config.hidden_size, WORDS)
+    head = ObjectHead(model.config.text_config.hidden_size, words)
     model.model.visual.load_state_dict(_under(tensors, "net.tower."))
     head.load_state_dict(_under(tensors, "net.head."))
     return head
@@ -194,11 +199,18 @@ def losses(head: ObjectHead, features: Tensor, labels: Targets) -> dict[str, Ten
 
 @torch.inference_mode()
 def measure(
-    model: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, pictures: Pictures, limit: int
+    model: Qwen2_5_VLForConditionalGeneration,
+    head: ObjectHead,
+    pictures: Pictures,
+    limit: int,
+    nouns: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, float]:
-    """Share of pictures of each product read wholly right by the heads: counts and attributes."""
+    """Share of pictures of each product read wholly right by the heads: counts and attributes.
+
+    `nouns` maps a product to its nouns, by default those of SynLOCO.
+    """
     right: dict[str, list[bool]] = {}
-    nouns = {product: synloco.classes(product) for product in synloco.PRODUCTS}
+    nouns = nouns or {product: synloco.classes(product) for product in synloco.PRODUCTS}
     for start in range(0, min(limit, len(pictures)), 100):
         rows = np.arange(start, min(start + 100, limit, len(pictures)))
         seen = head.read(visual_tokens(model, pictures.take(rows)), nouns)

@@ -4,7 +4,7 @@ A model that always meets rules which agree with the picture lists what the rule
 rules of half the prompts are drawn without a look at the picture, from all that the form allows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,7 +24,19 @@ def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]
     product = facts.product
     if product not in synloco.PRODUCTS or rng.random() < 0.05:
         product = str(rng.choice(synloco.PRODUCTS))
-    all_forms = forms(product)
+    return product, mixed(rng, forms(product), facts, ATTRIBUTES)
+
+
+def mixed(
+    rng: np.random.Generator,
+    all_forms: Sequence[Form],
+    facts: Facts,
+    values: Mapping[str, Sequence[str]],
+) -> list[Rule]:
+    """Rules of the given forms about a picture, all or some of them, of which some do not hold.
+
+    `values` are those that each attribute can take.
+    """
     order = rng.permutation(len(all_forms))
     if rng.random() < 0.5:
         order = np.sort(order)
@@ -33,12 +45,10 @@ def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]
     kept = [all_forms[i] for i in order]
     true = _which_hold(rng, len(kept))
     chosen = [
-        holding(form, facts, rng) if holds else _drawn(form, facts, rng)
+        holding(form, facts, rng) if holds else _drawn(form, facts, rng, values)
         for form, holds in zip(kept, true, strict=True)
     ]
-    return product, [
-        Rule(id=f"R{n}", text=rationale.write_rule(form)) for n, form in enumerate(chosen, 1)
-    ]
+    return [Rule(id=f"R{n}", text=rationale.write_rule(form)) for n, form in enumerate(chosen, 1)]
 
 
 def forms(product: str) -> list[Form]:
@@ -97,15 +107,18 @@ def holding(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
             return form
 
 
-def _drawn(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
+def _drawn(
+    form: Form, facts: Facts, rng: np.random.Generator, values: Mapping[str, Sequence[str]]
+) -> Form:
     match form:
         case Count(noun, _):
             true = len(facts.places.get(noun, ()))
             return Count(noun, int(rng.choice([n for n in range(MOST_WANTED + 1) if n != true])))
         case Value(subject, _):
-            values = [v for v in ATTRIBUTES[subject] if v != rationale.NOTHING]
-            others = [v for v in values if v != facts.attributes.get(subject)]
-            return Value(subject, str(rng.choice(others or values)))
+            seen = facts.attributes.get(subject)
+            named = [v for v in values[subject] if v != rationale.NOTHING]
+            others = [v for v in named if v != seen]
+            return Value(subject, str(rng.choice(others or named)))
         case Fit():
             return _shuffled(form, rng)
         case Equal():

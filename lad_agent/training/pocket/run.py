@@ -61,40 +61,40 @@ def train_pocket(
     torch.set_flush_denormal(True)
     workers = threads or os.cpu_count() or 1
     torch.set_num_threads(workers)
-    _own(out, config)
-    clock = _Clock(out, say)
+    bind(out, config)
+    clock = Clock(out, say)
     total = config.dense_pictures + config.sft_pictures
     with clock.stage("pictures"):
-        data.make(out / "pictures", total, config.seed, workers, _shards(say, "pictures"))
+        data.make(out / "pictures", total, config.seed, workers, shards_made(say, "pictures"))
         data.make(
             out / "validation",
             config.validation_pictures,
             config.seed + 1,
             workers,
-            _shards(say, "validation pictures"),
+            shards_made(say, "validation pictures"),
         )
     processes = max(n for n in (1, 2, 4, 8) if n <= workers)
     with clock.stage("dense"):
         if not dense.finished(out / "dense.safetensors", config.dense):
-            _share(processes, _dense_process, out, config)
+            share(processes, _dense_process, out, config)
     processor, net = _network(config)
     head = dense.load(net, out / "dense.safetensors")
     with clock.stage("features"):
         validation = data.load(out / "validation", config.validation_pictures)
         read = dense.measure(net, head, validation, len(validation))
-        say(f"dense: pictures read wholly right by the head: {_shares(read)}")
+        say(f"dense: pictures read wholly right by the head: {shares_read(read)}")
         clock.result("head_reads", read)
         if not (out / "features.safetensors").exists():
-            _share(processes, _features_process, out, config)
+            share(processes, _features_process, out, config)
     for stage in (config.captions, config.rules):
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
-                _share(processes, _sft_process, out, config, stage)
+                share(processes, _sft_process, out, config, stage)
     net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
     return export(out, net, processor, head, config, clock.seconds())
 
 
-def _share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:
+def share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:
     """Let `processes` of one thread each do `work` together, with torch.distributed.
 
     They train twice as fast as one process of as many threads: the operations of a model this
@@ -134,7 +134,7 @@ def _dense_process(out: Path, config: PocketConfig) -> None:
     """One of the processes that train the tower together."""
     _, net = _network(config)
     pictures = data.load(out / "pictures", config.dense_pictures)
-    log = _Clock(out, partial(print, flush=True)).log("dense")
+    log = Clock(out, partial(print, flush=True)).log("dense")
     dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
 
 
@@ -158,7 +158,7 @@ def _features_process(out: Path, config: PocketConfig) -> None:
         images = [data.reference(product, config.seed + 2, n) for n in range(data.REFERENCES)]
         normal = data.Pictures((np.stack(images),), (), ())
         tokens[product] = sft.tokens(net, normal, np.arange(len(images)))
-    _write(out / "features.safetensors", tokens)
+    write_tensors(out / "features.safetensors", tokens)
 
 
 def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
@@ -171,11 +171,11 @@ def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
     facts = data.load(out / "pictures", config.dense_pictures + config.sft_pictures).facts
     tokens = load_file(out / "features.safetensors")
     queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
-    log = _Clock(out, partial(print, flush=True)).log(stage.stage)
-    sft.train(net, processor, queries, tokens, stage, out / stage.stage, [_Lines(log)])
+    log = Clock(out, partial(print, flush=True)).log(stage.stage)
+    sft.train(net, processor, queries, tokens, stage, out / stage.stage, [Lines(log)])
     if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
-        _write(
+        write_tensors(
             _language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
         )
 
@@ -230,7 +230,7 @@ def export(
     return folder
 
 
-def _own(out: Path, config: PocketConfig) -> None:
+def bind(out: Path, config: Any) -> None:
     """Bind the folder to this configuration, or refuse."""
     written, wanted = out / "config.json", json.dumps(asdict(config), indent=1)
     try:
@@ -249,24 +249,24 @@ def _language_path(out: Path, stage: SftConfig) -> Path:
     return out / f"{stage.stage}.safetensors"
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     part = path.with_suffix(".part")
     save_file(tensors, part)
     part.replace(path)
 
 
-def _shards(say: Say, what: str) -> Callable[[int, int], None]:
+def shards_made(say: Say, what: str) -> Callable[[int, int], None]:
     def progress(done: int, total: int) -> None:
         say(f"{what}: {done} of {total} shards of {data.SHARD}")
 
     return progress
 
 
-def _shares(read: Mapping[str, float]) -> str:
+def shares_read(read: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.3f}" for name, share in read.items())
 
 
-class _Lines(TrainerCallback):  # type: ignore[misc]
+class Lines(TrainerCallback):  # type: ignore[misc]
     """Hands the trainer's log entries on."""
 
     def __init__(self, log: Callable[[Mapping[str, float]], None]) -> None:
@@ -280,7 +280,7 @@ class _Lines(TrainerCallback):  # type: ignore[misc]
             )
 
 
-class _Clock:
+class Clock:
     """Seconds a stage over all sessions, and the run's `metrics.jsonl`."""
 
     def __init__(self, out: Path, say: Say) -> None:
@@ -315,7 +315,7 @@ class _Clock:
 
 
 class _Stage:
-    def __init__(self, clock: _Clock, name: str) -> None:
+    def __init__(self, clock: Clock, name: str) -> None:
         self.clock, self.name = clock, name
 
     def __enter__(self) -> None:

@@ -6,7 +6,7 @@ rules independent of the picture. The tower's tokens are computed once a picture
 model as `mm_encoder_outputs`; everything else is what serving does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,6 +125,13 @@ def caption(facts: Facts, names: Sequence[str]) -> str:
     return "; ".join(out)
 
 
+Draw = Callable[
+    [np.random.Generator, int, Stage, Features, dict[str, Tensor], Any],
+    Sample,
+]
+"""The text of one picture, as `sample` draws it."""
+
+
 class Collator:
     """From picture numbers to a batch: texts drawn by (seed, position), right-padded."""
 
@@ -135,17 +142,18 @@ class Collator:
         references: dict[str, Tensor],
         processor: Any,
         seed: int,
+        draw: Draw = sample,
     ) -> None:
         self.stage: Stage = stage
         self.queries, self.references = queries, references
-        self.processor, self.seed = processor, seed
+        self.processor, self.seed, self.draw = processor, seed, draw
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
         samples = []
         for row in rows:
             rng = np.random.default_rng([self.seed, row["position"]])
             samples.append(
-                sample(
+                self.draw(
                     rng, row["picture"], self.stage, self.queries, self.references, self.processor
                 )
             )
@@ -217,11 +225,12 @@ def train(
     config: SftConfig,
     directory: Path,
     callbacks: Sequence[Any] = (),
+    draw: Draw = sample,
 ) -> list[dict[str, float]]:
     """Run one stage with TRL's SFTTrainer; goes on from the last checkpoint in `directory`.
 
     Returns the trainer's log. The tower's parameters are left as they are. Within a
-    torch.distributed group the processes share the prompts of each step.
+    torch.distributed group the processes share the prompts of each step. `draw` makes the texts.
     """
     from transformers import PrinterCallback
     from transformers.trainer_utils import get_last_checkpoint
@@ -266,7 +275,7 @@ def train(
         args=arguments,
         train_dataset=rows,
         processing_class=processor,
-        data_collator=Collator(config.stage, queries, references, processor, config.seed),
+        data_collator=Collator(config.stage, queries, references, processor, config.seed, draw),
         callbacks=list(callbacks),
         optimizers=(optimizer, None),
     )

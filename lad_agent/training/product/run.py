@@ -1,0 +1,512 @@
+"""`lad-agent train product`: from a kit to a model folder that `inspect` uses, in a given time.
+
+Starts from the embedded pocket: its tower goes on learning with a new object head, its language
+model with the kit's words added. Each stage leaves its result in the run folder and is skipped when
+it is there: stopped at any moment, the same command goes on.
+"""
+
+import copy
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, distributed
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from transformers.utils import logging
+
+from lad_agent import images, rationale
+from lad_agent.errors import ModelError, UsageError
+from lad_agent.rationale import NOTHING, Count
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
+from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.reasoners.witness import ObjectHead, Vocabulary, load_witness
+from lad_agent.training import runs
+from lad_agent.training.pocket import data, dense, sft
+from lad_agent.training.pocket.architecture import IMAGE_SIZE
+from lad_agent.training.pocket.dense import DenseConfig
+from lad_agent.training.pocket.run import (
+    Clock,
+    Lines,
+    bind,
+    shards_made,
+    share,
+    shares_read,
+    write_tensors,
+)
+from lad_agent.training.pocket.sft import SftConfig
+from lad_agent.training.product import kit as kits
+from lad_agent.training.product import scenes, texts
+from lad_agent.training.product.kit import Kit
+from lad_agent.training.product.words import widened
+from lad_agent.training.sources import folder as own_pictures
+from lad_agent.training.sources.example import DEFAULT_SHARES, Example, Fault
+
+DENSE_PICTURES, SFT_PICTURES = 160, 80
+"""Pictures a minute of the budget: they are made at some hundred a second."""
+SHARES = {"dense": 0.42, "captions": 0.2, "rules": 0.9}
+"""Of the time that is left when a stage begins, its share."""
+PROBE = 20
+"""Steps that are timed before a stage is planned; they are not kept."""
+REFERENCES = 32
+"""Normal pictures that serve as references, beside the recipe's own."""
+TRIED = 100
+"""Composed pictures of each verdict that the model is tried on at the end."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ProductConfig:
+    """The whole recipe of a run. `steps` of each stage, or as many as `minutes` allow."""
+
+    minutes: float = 60.0
+    steps: int | None = None
+    seed: int = 20
+    dense: DenseConfig = field(
+        default_factory=lambda: DenseConfig(steps=0, learning_rate=2e-3, warmup=100, save_every=200)
+    )
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", 0, save_every=200))
+    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", 0, save_every=200))
+
+    @property
+    def dense_pictures(self) -> int:
+        """In whole shards, one at least."""
+        return max(1, round(self.minutes * DENSE_PICTURES / data.SHARD)) * data.SHARD
+
+    @property
+    def pictures(self) -> int:
+        """Those for fine-tuning included: the tower must not know them."""
+        sft_shards = max(1, round(self.minutes * SFT_PICTURES / data.SHARD))
+        return self.dense_pictures + sft_shards * data.SHARD
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many verdicts were right on pictures whose truth is known."""
+
+    pictures: int
+    balanced_accuracy: float
+    escape_rate: float
+    overkill_rate: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.pictures} pictures: balanced accuracy {self.balanced_accuracy:.3f}, "
+            f"escapes {self.escape_rate:.3f}, overkill {self.overkill_rate:.3f}"
+        )
+
+
+def train_product(
+    directory: Path,
+    out: Path,
+    config: ProductConfig | None = None,
+    *,
+    base: Path = EMBEDDED,
+    threads: int = 1,
+    say: Say = print,
+) -> Path:
+    """Train a model for the product in `directory` into `out`; returns the model folder.
+
+    `out` may be gone on with by the same call. `threads` processes share the work.
+
+    Raises:
+        RecipeError, UsageError: the kit cannot be used (see `kit.read`), or `out` holds a run of
+            another kit or configuration, or cannot be written.
+        ModelError: `base` is no pocket model.
+    """
+    config = config or ProductConfig()
+    kit = kits.read(directory)
+    examples = _examples(directory)
+    logging.disable_progress_bar()
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
+    bind(out, _Bound(config, kit.product, kit.digest, fingerprint(base)))
+    say(f"{kit.product}: {_told(kit)}")
+    clock = Clock(out, say)
+    started = _Started(directory, base)
+    processes = max(n for n in (1, 2, 4, 8) if n <= threads)
+    with clock.stage("pictures"):
+        draw = partial(scenes.picture, kit)
+        told = shards_made(say, "pictures")
+        data.make(out / "pictures", config.pictures, config.seed, threads, told, draw)
+        told = shards_made(say, "validation pictures")
+        data.make(out / "validation", data.SHARD, config.seed + 1, threads, told, draw)
+    with clock.stage("dense"):
+        if not (out / "dense.whole").exists():
+            share(processes, _dense_process, out, config, started)
+    net, processor, _ = open_base(base, kit)
+    head = dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    with clock.stage("features"):
+        read = _head_reads(net, head, kit, out)
+        say(f"dense: pictures read wholly right by the head: {shares_read(read)}")
+        clock.result("head_reads", read)
+        if not (out / "features.safetensors").exists():
+            share(processes, _features_process, out, config, started)
+    for stage in (config.captions, config.rules):
+        with clock.stage(stage.stage):
+            if not _language_path(out, stage).exists():
+                share(processes, _sft_process, out, config, started, stage)
+    net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
+    model = export(out, net, processor, head, kit, config, base, clock.seconds())
+    with clock.stage("trial"):
+        scores = trial(model, kit, examples, config.seed + 4)
+    for name, score in scores.items():
+        clock.result(name, asdict(score))
+        say(f"{name}: {score}")
+    return model
+
+
+def open_base(base: Path, kit: Kit) -> tuple[Qwen2_5_VLForConditionalGeneration, Any, ObjectHead]:
+    """The base with the kit's words added, its processor, and a new object head for the kit.
+
+    What the base's own head knows of places, and of nouns that both have, the new one starts from.
+
+    Raises:
+        ModelError: `base` has no object head: it is no pocket model.
+    """
+    witness = load_witness(base)
+    if witness is None:
+        raise ModelError(f"{base}: no object head beside it; only a pocket model can be a base")
+    known = load_checkpoint(base, device="cpu")
+    processor = widened(base, texts.words(kit))
+    shape = known.model.config.to_dict()
+    shape["text_config"]["vocab_size"] = len(processor.tokenizer)
+    torch.manual_seed(0)
+    # Built anew: transformers resumes from its own checkpoints under its own names alone.
+    net = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**shape)).to(torch.float32)
+    net.generation_config = known.model.generation_config
+    net.model.visual.load_state_dict(known.model.model.visual.state_dict())
+    language = dict(known.model.model.language_model.state_dict())
+    table = net.model.language_model.embed_tokens.weight.detach().clone()
+    old = language["embed_tokens.weight"]
+    table[: len(old)] = old
+    net.model.language_model.load_state_dict(language | {"embed_tokens.weight": table})
+    head = ObjectHead(shape["text_config"]["hidden_size"], vocabulary(kit))
+    with torch.no_grad():
+        head.position.load_state_dict(witness.head.position.state_dict())
+        for row, noun in enumerate(head.words.nouns):
+            if noun in witness.head.words.nouns:
+                at = witness.head.words.nouns.index(noun)
+                head.cells.weight[2 * row : 2 * row + 2] = witness.head.cells.weight[
+                    2 * at : 2 * at + 2
+                ]
+    return net, processor, head
+
+
+def vocabulary(kit: Kit) -> Vocabulary:
+    """What the kit's object head can name."""
+    return Vocabulary((kit.product, NOTHING), kit.nouns, kit.values)
+
+
+@torch.no_grad()
+def ground(
+    net: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, processor: Any, first: int
+) -> None:
+    """Start the embeddings of new words (ids from `first` on) from the head's weights for them.
+
+    As `pocket.sft.ground`, but what the base has learned is left as it is.
+    """
+    table = net.model.language_model.embed_tokens.weight
+    length = table[:first].norm(dim=1).median()
+    rows: dict[str, list[Tensor]] = {}
+    for noun, row in zip(head.words.nouns, head.cells.weight[0::2], strict=True):
+        one = rationale.write_rule(Count(noun, 1)).removeprefix("exactly 1 ")
+        for word in {*noun.split(), *one.split()}:
+            rows.setdefault(word, []).append(row)
+    values = [value for named in head.words.attributes.values() for value in named]
+    for value, row in zip(values, head.attributes.weight, strict=True):
+        rows.setdefault(value, []).append(row)
+    for word in head.words.products[0].split("_"):
+        rows.setdefault(word, []).append(head.product.weight[0])
+    for word, found in rows.items():
+        ids = processor.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        if len(ids) == 1 and ids[0] >= first:
+            mean = torch.stack(found).mean(0)
+            table[ids[0]] = mean / mean.norm() * length
+
+
+def export(
+    out: Path,
+    net: Qwen2_5_VLForConditionalGeneration,
+    processor: Any,
+    head: ObjectHead,
+    kit: Kit,
+    config: ProductConfig,
+    base: Path,
+    seconds: Mapping[str, float],
+) -> Path:
+    """Write the model folder: weights, processor, witness and `model_card.json`."""
+    folder = out / "model"
+    net.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+    save_file(weights, folder / "witness.safetensors")
+    words = head.words
+    described = {
+        "width": net.config.text_config.hidden_size,
+        "products": words.products,
+        "nouns": words.nouns,
+        "attributes": words.attributes,
+        "product_nouns": {kit.product: kit.nouns},
+    }
+    (folder / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+    card = {
+        "name": kit.product,
+        "architecture": "Qwen2_5_VLForConditionalGeneration",
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "products": [kit.product],
+        "image_size": IMAGE_SIZE,
+        "rules": [rule.text for rule in kit.recipe.rules],
+        "base": fingerprint(base),
+        "made_by": f"lad-agent train product DIR --seed {config.seed}",
+        "data": f"scenes composed of {_told(kit)}",
+        "configuration": asdict(config),
+        "seconds": dict(seconds),
+    }
+    (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def trial(model: Path, kit: Kit, examples: Iterable[Example], seed: int) -> dict[str, Score]:
+    """Verdicts on composed pictures that no training used, and on the user's own if there are any.
+
+    Raises:
+        UnreadableInput: one of the user's pictures cannot be read.
+    """
+    reasoner = TransformersReasoner(model, device="cpu")
+    composed = []
+    for index in range(2 * TRIED):
+        rng = np.random.default_rng([seed, index, 0x0B0E])
+        planned = scenes.plan(rng, kit, "normal" if index % 2 else "logical")
+        photo = scenes.shoot(rng, kit, planned, IMAGE_SIZE)
+        facts = scenes.facts_of(kit, photo)
+        statements = rationale.clauses(kit.product, kit.recipe.rules, facts)
+        composed.append((Image.fromarray(photo.image), any(not s.ok for s in statements)))
+    own = []
+    for example in examples:
+        picture = images.read(example.image).image
+        own.append((images.prepare(picture, kit.recipe.region, IMAGE_SIZE), example.anomalous))
+    named = {"composed": composed, "own pictures": own}
+    return {name: _score(reasoner, kit, found) for name, found in named.items() if found}
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """What a run folder belongs to."""
+
+    config: ProductConfig
+    product: str
+    kit: str
+    base: str
+
+
+@dataclass(frozen=True)
+class _Started:
+    """What every process opens for itself."""
+
+    directory: Path
+    base: Path
+
+    def open(self) -> tuple[Kit, Qwen2_5_VLForConditionalGeneration, Any, ObjectHead]:
+        logging.disable_progress_bar()
+        kit = kits.read(self.directory)
+        return kit, *open_base(self.base, kit)
+
+
+def _dense_process(out: Path, config: ProductConfig, started: _Started) -> None:
+    """One of the processes that train the tower together."""
+    _, net, _, head = started.open()
+    pictures = data.load(out / "pictures", config.dense_pictures)
+
+    def probe(folder: Path) -> float:
+        times: list[float] = []
+        tried, own = copy.deepcopy(net), copy.deepcopy(head)
+        short = replace(config.dense, steps=PROBE + 1)
+        log = partial(_note_seconds, times)
+        begin = time.monotonic()
+        dense.train(tried, pictures, short, folder / "dense.safetensors", log, own)
+        # The first step waits for memory; only the first process hears of it.
+        spent = times[-1] - times[0] if len(times) > 1 else time.monotonic() - begin
+        return spent / PROBE
+
+    steps = planned(out, config, "dense", probe)
+    log = Clock(out, partial(print, flush=True)).log("dense")
+    long = replace(config.dense, steps=steps, warmup=_warmup(config.dense.warmup, steps))
+    dense.train(net, pictures, long, out / "dense.safetensors", log, head)
+    if dense.place()[0] == 0:
+        (out / "dense.whole").touch()
+
+
+def _features_process(out: Path, config: ProductConfig, started: _Started) -> None:
+    """One of the processes that make the tower's tokens of the pictures for fine-tuning, and of
+    references."""
+    kit, net, _, _ = started.open()
+    dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    pictures = data.load(out / "pictures", config.pictures)
+    rank, world = dense.place()
+    shares = np.split(np.arange(config.dense_pictures, len(pictures)), world)
+    own = sft.tokens(net, pictures, shares[rank])
+    parts = [own]
+    if world > 1:
+        parts = [torch.empty_like(own) for _ in range(world)]
+        distributed.all_gather(parts, own)
+    if rank:
+        return
+    shown = [*kit.references, *(_normal(kit, config.seed + 2, n) for n in range(REFERENCES))]
+    normal = data.Pictures((np.stack(shown),), (), ())
+    references = sft.tokens(net, normal, np.arange(len(shown)))
+    tokens = {"queries": torch.cat(parts), kit.product: references}
+    write_tensors(out / "features.safetensors", tokens)
+
+
+def _sft_process(out: Path, config: ProductConfig, started: _Started, stage: SftConfig) -> None:
+    """One of the processes that train the language model together."""
+    kit, net, processor, _ = started.open()
+    head = dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    if stage.stage == "captions":
+        first = len(load_checkpoint(started.base, device="cpu").processor.tokenizer)
+        ground(net, head, processor, first)
+    else:
+        net.model.language_model.load_state_dict(load_file(_language_path(out, config.captions)))
+    facts = data.load(out / "pictures", config.pictures).facts
+    tokens = load_file(out / "features.safetensors")
+    queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
+    draw = partial(texts.draw, kit)
+
+    def probe(folder: Path) -> float:
+        timer, short = _Timer(), replace(stage, steps=PROBE)
+        tried = copy.deepcopy(net)
+        sft.train(tried, processor, queries, tokens, short, folder, [timer], draw)
+        return float(np.mean(np.diff(timer.times)))
+
+    steps = planned(out, config, stage.stage, probe)
+    log = Clock(out, partial(print, flush=True)).log(stage.stage)
+    long = replace(stage, steps=steps, warmup=_warmup(stage.warmup, steps))
+    sft.train(net, processor, queries, tokens, long, out / stage.stage, [Lines(log)], draw)
+    if dense.place()[0] == 0:
+        state = net.model.language_model.state_dict()
+        write_tensors(_language_path(out, stage), {n: v.contiguous() for n, v in state.items()})
+
+
+def planned(out: Path, config: ProductConfig, stage: str, probe: Callable[[Path], float]) -> int:
+    """Steps of a stage: as many as its share of the time left allows, by timing a few.
+
+    Kept in the run folder, so that a resumed run has the same schedule. Within a torch.distributed
+    group all processes time together and take the first one's plan.
+    """
+    path = out / f"{stage}.steps"
+    if config.steps is None and not path.exists():
+        with tempfile.TemporaryDirectory() as tried:
+            seconds = probe(Path(tried))
+        left = 60 * config.minutes - sum(Clock(out, print).seconds().values())
+        steps = max(PROBE, int(SHARES[stage] * left / seconds))
+        if dense.place()[0] == 0:
+            runs.write_whole(path, f"{steps}\n")
+            print(f"{stage}: {steps} steps of {seconds:.2f} s", flush=True)
+        if distributed.is_initialized():
+            distributed.barrier()
+    return config.steps or int(path.read_text(encoding="utf-8"))
+
+
+def _warmup(wanted: int, steps: int) -> int:
+    return max(1, min(wanted, steps // 10))
+
+
+class _Timer(TrainerCallback):  # type: ignore[misc]
+    """When each step ended."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.times.append(time.monotonic())
+
+
+def _head_reads(
+    net: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, kit: Kit, out: Path
+) -> dict[str, float]:
+    pictures = data.load(out / "validation", data.SHARD)
+    return dense.measure(net, head, pictures, len(pictures), {kit.product: kit.nouns})
+
+
+def _normal(kit: Kit, seed: int, number: int) -> data.Pixels:
+    """A composed picture in which every rule holds."""
+    rng = np.random.default_rng([seed, number, 0x0B0E])
+    return scenes.shoot(rng, kit, scenes.plan(rng, kit, "normal"), IMAGE_SIZE).image
+
+
+def _examples(directory: Path) -> list[Example]:
+    """The user's own pictures with their verdicts, if there are any."""
+    if not own_pictures.recognises(directory):
+        return []
+    found = list(own_pictures.read(directory, DEFAULT_SHARES))
+    for one in found:
+        if isinstance(one, Fault):
+            raise UsageError(one.message)
+    return [one for one in found if isinstance(one, Example)]
+
+
+def _score(
+    reasoner: TransformersReasoner, kit: Kit, pictures: list[tuple[Image.Image, bool]]
+) -> Score:
+    # More rationales change the score and the confidence, not the verdict.
+    recipe = replace(kit.recipe, policy=kit.recipe.policy.model_copy(update={"samples": 0}))
+    asked = [
+        Question(recipe, image, hashlib.sha256(image.tobytes()).hexdigest())
+        for image, _ in pictures
+    ]
+    said = [judged.anomalous for judged in reasoner.judge_batch(asked)]
+    by_truth: dict[bool, list[bool | None]] = {}
+    for verdict, (_, anomalous) in zip(said, pictures, strict=True):
+        by_truth.setdefault(anomalous, []).append(verdict)
+    right = [float(np.mean([v is truth for v in own])) for truth, own in by_truth.items()]
+    return Score(
+        pictures=len(pictures),
+        balanced_accuracy=float(np.mean(right)),
+        escape_rate=_share(by_truth.get(True, []), False),
+        overkill_rate=_share(by_truth.get(False, []), True),
+    )
+
+
+def _share(said: Sequence[bool | None], verdict: bool) -> float:
+    return float(np.mean([v is verdict for v in said])) if said else 0.0
+
+
+def _note_seconds(times: list[float], values: Mapping[str, float]) -> None:
+    times.append(values["seconds"])
+
+
+def _language_path(out: Path, stage: SftConfig) -> Path:
+    """Where a stage leaves the language model."""
+    return out / f"{stage.stage}.safetensors"
+
+
+def _told(kit: Kit) -> str:
+    cuts = {noun: len(found) for noun, found in kit.parts.items()}
+    for subject, values in kit.things.items():
+        cuts |= {f"{subject} {value}": len(found) for value, found in values.items()}
+    told = ", ".join(f"{number} {name}" for name, number in cuts.items())
+    return f"cut-outs of {told}; {len(kit.fixtures)} fixtures"
+
+
+def shortened(steps: int) -> ProductConfig:
+    """A run of a few steps that goes through every stage: for tests and dry runs."""
+    config = ProductConfig(minutes=1, steps=steps)
+    return replace(
+        config,
+        dense=replace(config.dense, batch=8),
+        captions=replace(config.captions, batch=8),
+        rules=replace(config.rules, batch=8),
+    )

@@ -1,0 +1,61 @@
+"""What a model is taught to say about a kit's pictures, and the words it needs for it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lad_agent import protocol, rationale
+from lad_agent.rationale import Count
+from lad_agent.training.pocket import rules
+from lad_agent.training.pocket.sft import Features, Sample, Stage, caption
+from lad_agent.training.product.kit import Kit
+
+OWN_RULES = 0.3
+"""Share of prompts with the recipe's very rules; in all others some are changed, or left out."""
+
+
+def draw(
+    kit: Kit,
+    rng: np.random.Generator,
+    row: int,
+    stage: Stage,
+    queries: Features,
+    references: dict[str, Tensor],
+    processor: Any,
+) -> Sample:
+    """The text of one picture, drawn anew each time it comes up: a caption, or an inspection."""
+    facts, query = queries.facts[row], queries.tokens[row]
+    if stage == "captions":
+        names = [*kit.nouns, *kit.things]
+        if rng.random() < 0.5:
+            names = [names[i] for i in rng.permutation(len(names))]
+            names = names[: int(rng.integers(1, len(names) + 1))]
+        messages = protocol.caption_messages(names)
+        completion = protocol.caption_text(caption(facts, names))
+        images: tuple[Tensor, ...] = (query,)
+    else:
+        chosen = list(kit.recipe.rules)
+        if rng.random() >= OWN_RULES:
+            chosen = rules.mixed(rng, kit.forms, facts, kit.values)
+        statements = rationale.clauses(kit.product, chosen, facts)
+        anomalous = any(not statement.ok for statement in statements)
+        pool, shown = references[kit.product], len(kit.references)
+        images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
+        messages = protocol.messages(kit.product, chosen, shown)
+        completion = protocol.answer_text(rationale.write(statements), anomalous)
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return Sample(prompt, completion, images)
+
+
+def words(kit: Kit) -> Iterator[str]:
+    """All that prompts and rationales can say of the kit, as it stands in them."""
+    yield f" {kit.product.replace('_', ' ')}"
+    for noun in kit.nouns:
+        yield f" {noun}"
+        yield f" {rationale.write_rule(Count(noun, 1))}"
+    for subject, values in kit.values.items():
+        yield f" {subject} {' '.join(values)}"
+    for number, rule in enumerate(kit.recipe.rules, 1):
+        yield from (f" {rule.text}", f" {rule.id}", rule.id, f" R{number}", f"R{number}")

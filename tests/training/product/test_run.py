@@ -1,0 +1,209 @@
+"""A run of a few steps through every stage, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers.utils import logging as transformers_logging
+
+from lad_agent import images, recipe
+from lad_agent.errors import ModelError, UsageError
+from lad_agent.rationale import NOTHING
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.checkpoint import load_checkpoint
+from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.reasoners.witness import load_witness
+from lad_agent.training.pocket import data, dense, sft
+from lad_agent.training.product import kit as kits
+from lad_agent.training.product import run, texts
+from lad_agent.training.synloco.scene import DAMAGE
+from tests.training.product.drawn import RECIPE, write_kit, write_labelled
+
+SHARD = 16
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quiet() -> Iterator[None]:
+    """One thread, so that sums are summed in one order; no progress bars; denormals as before."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()
+    yield
+    transformers_logging.enable_progress_bar()
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small() -> Iterator[None]:
+    """Few pictures, made in this process: another would not hear of their number."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(data, "SHARD", SHARD)
+        patched.setattr(
+            data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor()
+        )
+        for name, value in (("PROBE", 2), ("REFERENCES", 2), ("TRIED", 2)):
+            patched.setattr(run, name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = write_kit(tmp_path_factory.mktemp("product") / "kit")
+    write_labelled(made, 1)
+    return made
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, said: list[str]) -> Path:
+    """A run whose time is up before it begins: it times two steps of a stage, and takes two."""
+    out = folder.parent / "run"
+    run.train_product(folder, out, _config(), threads=1, say=said.append)
+    return out
+
+
+def _config() -> run.ProductConfig:
+    config = replace(run.shortened(1), minutes=0.001, steps=None)
+    return replace(
+        config,
+        dense=replace(config.dense, batch=4),
+        captions=replace(config.captions, batch=2),
+        rules=replace(config.rules, batch=2),
+    )
+
+
+def test_the_model_judges_the_product(finished: Path, folder: Path) -> None:
+    reasoner = TransformersReasoner(finished / "model", device="cpu", max_new_tokens=8)
+    assert reasoner.products == {"spare_kit"}
+    loaded = recipe.load(folder / "recipe.yaml")
+    image = images.prepare(Image.open(folder / "reference.png"), loaded.region, 196)
+    (judged,) = reasoner.judge_batch([Question(loaded, image, "0" * 64)])
+    assert judged.raw_text
+    witness = load_witness(finished / "model")
+    assert witness is not None
+    assert witness.nouns == {"spare_kit": ("plates", "rings", DAMAGE)}
+    assert witness.head.words.products == ("spare_kit", NOTHING)
+    assert witness.head.words.attributes == {"lid": ("blue", "red", "none")}
+
+
+def test_every_word_of_the_kit_is_one_token(finished: Path, folder: Path) -> None:
+    tokens = load_checkpoint(finished / "model", device="cpu").processor.tokenizer
+    for word in ("spare", "kit", "rings", "ring", "plates", "plate", "lid", "blue"):
+        assert len(tokens(f" {word}", add_special_tokens=False)["input_ids"]) == 1, word
+
+
+def test_the_run_tells_how_it_went(finished: Path, said: list[str]) -> None:
+    told = "\n".join(said)
+    assert "5 rings, 5 lid blue, 5 lid red; 3 fixtures" in told
+    assert "composed: 4 pictures: balanced accuracy" in told
+    assert "own pictures: 2 pictures: balanced accuracy" in told
+    card = json.loads((finished / "model" / "model_card.json").read_text())
+    assert card["products"] == ["spare_kit"]
+    assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules"}
+    for stage in ("dense", "captions", "rules"):
+        assert (finished / f"{stage}.steps").read_text() == "2\n"
+
+
+def test_a_finished_run_is_not_done_again(
+    finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = (finished / "model" / "model.safetensors").read_bytes()
+    steps: list[str] = []
+
+    def train(*arguments: Any) -> None:
+        steps.append("training")
+
+    monkeypatch.setattr(sft, "train", train)
+    monkeypatch.setattr(dense, "train", train)
+    monkeypatch.setattr(data, "_write_shard", train)
+    (finished / "model" / "model.safetensors").unlink()
+    model = run.train_product(folder, finished, _config(), threads=1, say=lambda text: None)
+    assert steps == []
+    assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_a_run_of_another_kit_is_refused(finished: Path, tmp_path: Path) -> None:
+    other = write_kit(tmp_path / "kit", RECIPE.replace("2 rings", "3 rings"))
+    with pytest.raises(UsageError, match="another configuration"):
+        run.train_product(other, finished, _config(), threads=1)
+
+
+def test_a_base_without_object_head_is_refused(folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(EMBEDDED, base, ignore=shutil.ignore_patterns("witness*"))
+    with pytest.raises(ModelError, match="only a pocket model can be a base") as caught:
+        run.train_product(folder, tmp_path / "run", _config(), base=base, threads=1)
+    assert str(base) in str(caught.value)
+
+
+def test_a_stage_takes_its_share_of_the_time_left_and_keeps_it(tmp_path: Path) -> None:
+    config = run.ProductConfig(minutes=10)
+    (tmp_path / "metrics.jsonl").write_text('{"name": "pictures", "spent": 100.0}\n')
+    wanted = int(run.SHARES["dense"] * 500 / 0.5)
+    assert run.planned(tmp_path, config, "dense", lambda folder: 0.5) == wanted
+    assert run.planned(tmp_path, config, "dense", lambda folder: 9.9) == wanted
+    assert run.planned(tmp_path, replace(config, steps=7), "rules", lambda folder: 0.5) == 7
+
+
+def test_the_base_is_carried_over(folder: Path) -> None:
+    kit = kits.read(folder)
+    net, processor, head = run.open_base(EMBEDDED, kit)
+    known, witness = load_checkpoint(EMBEDDED, device="cpu"), load_witness(EMBEDDED)
+    assert witness is not None
+    old = known.model.state_dict()
+    first = len(known.processor.tokenizer)
+    for name, value in net.state_dict().items():
+        same = value[:first] if "embed_tokens" in name or "lm_head" in name else value
+        assert torch.equal(same, old[name]), name
+    at = witness.head.words.nouns.index(DAMAGE)
+    assert torch.equal(head.cells.weight[4:6], witness.head.cells.weight[2 * at : 2 * at + 2])
+    run.ground(net, head, processor, first)
+    table = net.model.language_model.embed_tokens.weight
+    assert torch.equal(table[:first], old["model.language_model.embed_tokens.weight"])
+    (ring,) = processor.tokenizer(" rings", add_special_tokens=False)["input_ids"]
+    cosine = torch.cosine_similarity(table[ring], head.cells.weight[2], dim=0)
+    assert cosine.item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_texts_are_true(finished: Path, folder: Path) -> None:
+    kit = kits.read(folder)
+    processor = load_checkpoint(finished / "model", device="cpu").processor
+    tokens = load_file(finished / "features.safetensors")
+    facts = data.load(finished / "pictures", 2 * SHARD).facts[SHARD:]
+    queries = sft.Features(tokens.pop("queries"), facts)
+    assert len(tokens["spare_kit"]) == 3
+    seen = set()
+    for row, fact in enumerate(facts):
+        for seed in range(4):
+            rng = np.random.default_rng([row, seed])
+            told = texts.draw(kit, rng, row, "rules", queries, tokens, processor)
+            assert len(told.images) == 2
+            assert torch.equal(told.images[1], queries.tokens[row])
+            bad = " bad" in told.completion
+            assert told.completion.endswith(f"<answer>{'yes' if bad else 'no'}</answer>")
+            assert ("product: none of" in told.completion) == (fact.product == NOTHING)
+            seen.add(bad)
+            listed = texts.draw(kit, rng, row, "captions", queries, tokens, processor)
+            assert "Rules:" not in listed.prompt
+            if fact.product != NOTHING and "rings" in listed.prompt:
+                cells = fact.places["rings"]
+                assert all(cell in listed.completion for cell in cells)
+                assert f": {len(cells)}" in listed.completion.split("rings", 1)[1]
+    assert seen == {False, True}
