@@ -182,7 +182,7 @@ def main() -> None:
         before = tray.get_state(thread)
         begin: Any = None if before.created_at else {"parts": list(parts(chosen.folder))}
         if chosen.conforming:
-            answer = {"finding": "conforming", "by": chosen.conforming}
+            answer = {"finding": "conforming", "comment": "all there", "by": chosen.conforming}
             begin = Command(resume={pause.id: answer for pause in before.interrupts})
         for _, event in tray.stream(
             begin, thread, context=context, stream_mode="custom", subgraphs=True, durability="sync"

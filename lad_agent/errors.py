@@ -4,7 +4,8 @@
     |-- UsageError                    2   wrong argument, setting or file given by the user
     |   |-- RecipeError               2   a recipe that cannot be used; names file, line and remedy
     |   |-- NotFound                  2   an id, product or review that is not there
-    |   `-- Conflict                  2   decided already, or in another's hand; says by whom
+    |   |-- Conflict                  2   decided already, or in another's hand; says by whom
+    |   `-- NeedsReason               2   a finding against the reasoner, without saying why
     |-- UnreadableInput               3   an image that could not be read (recorded, never passed)
     |-- PrerequisiteError             4   something to install, start or free first
     |   |-- ModelError                4   a model folder that lacks files or is another architecture
@@ -28,6 +29,7 @@ __all__ = [
     "Conflict",
     "LadAgentError",
     "ModelError",
+    "NeedsReason",
     "NotFound",
     "PrerequisiteError",
     "ReasonerError",
@@ -67,6 +69,10 @@ class NotFound(UsageError):
 
 class Conflict(UsageError):
     """Somebody else was first; what they did stands."""
+
+
+class NeedsReason(UsageError):
+    """A finding against the reasoner; its comment must say why."""
 
 
 class UnreadableInput(LadAgentError):

@@ -100,6 +100,16 @@ class Opened:
     found: bool
 
 
+def contrary(kind: ReviewKind, anomalous: bool | None) -> Finding | None:
+    """The finding that goes against the reasoner, and so must say why; None where it said nothing.
+
+    None for an audit too: it is blind, and being asked for a reason would tell.
+    """
+    if kind == "audit" or anomalous is None:
+        return None
+    return Finding.CONFORMING if anomalous else Finding.NONCONFORMING
+
+
 def idempotency_key(intake: Intake) -> str:
     """The same for every run over the same image of the same part, recipe, model and attempt.
 
@@ -123,5 +133,6 @@ __all__ = [
     "Outcome",
     "ReviewDecision",
     "ReviewKind",
+    "contrary",
     "idempotency_key",
 ]

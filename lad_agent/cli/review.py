@@ -32,7 +32,7 @@ def list_(
 ) -> None:
     """List reviews, the one that has waited longest first."""
     from lad_agent import settings
-    from lad_agent.cli.tables import columns
+    from lad_agent.cli.tables import columns, print_json
     from lad_agent.store import ReviewFilter, open_store
 
     wanted = ReviewFilter(
@@ -44,7 +44,7 @@ def list_(
     with open_store(settings.load(store=store).store, create=False) as audit:
         reviews = audit.reviews(wanted, limit=limit)
     if as_json:
-        _print_json([_brief(review) for review in reviews])
+        print_json([_brief(review) for review in reviews])
         return
     if not reviews:
         typer.echo("no part waits for a person")
@@ -61,13 +61,14 @@ def list_(
 def show(review_id: ReviewId, store: options.Store = None, as_json: options.Json = False) -> None:
     """Show one part with its rules and, unless it is a blind audit, what the reasoner said."""
     from lad_agent import settings
+    from lad_agent.cli.tables import print_json
     from lad_agent.store import open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         review = _find(audit, review_id)
         details = _details(audit, review)
     if as_json:
-        _print_json(details)
+        print_json(details)
         return
     for name, value in details.items():
         if name == "rules":
@@ -96,6 +97,7 @@ def decide(
     import asyncio
 
     from lad_agent import settings
+    from lad_agent.cli.tables import print_json
     from lad_agent.inspection import ReviewDecision
     from lad_agent.judgement import Disposition, Finding
 
@@ -113,21 +115,28 @@ def decide(
     outcome = review.inspected.outcome
     final = outcome.final.value if outcome and outcome.final else None
     if as_json:
-        _print_json({**_brief(review), "inspection": review.inspected.id, "final": final})
+        print_json({**_brief(review), "inspection": review.inspected.id, "final": final})
     else:
         typer.echo(f"{review.inspected.intake.part_id}: {final}, decided by {decision.by}")
 
 
 async def _decide(review_id: str, decision: ReviewDecision, chosen: Settings) -> Review:
-    from lad_agent.cli.wiring import open_audit, pauses_file, settle
+    from lad_agent.cli.wiring import open_audit, pauses_file, settle, watch_promises
+    from lad_agent.errors import NeedsReason
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.store import AsyncStore
 
     with open_audit(chosen, create=False) as audit:
         review = _find(audit, review_id)
-        audit.decide_review(review.id, decision)
+        try:
+            audit.decide_review(review.id, decision)
+        except NeedsReason as error:
+            raise NeedsReason(
+                f"{decision.finding} goes against the reasoner: say why with --comment"
+            ) from error
         async with AsyncStore(audit) as store, pauses(pauses_file(audit)) as saver:
             await settle(audit, store, saver)
+        await watch_promises(audit, chosen, lambda said: typer.echo(f"lad-agent: {said}", err=True))
         return audit.review(review.id)
 
 
@@ -186,9 +195,3 @@ def _details(audit: AuditStore, review: Review) -> dict[str, Any]:
 
 def _kind(text: str | None) -> Any:
     return options.choice("--kind", text, ["escalation", "audit"]) if text else None
-
-
-def _print_json(data: object) -> None:
-    import json
-
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))

@@ -161,6 +161,11 @@ class SignedIn(BaseModel):
 # --- inspections ----------------------------------------------------------------------------------
 
 
+async def _check_room(request: Request) -> None:
+    """Before the store is even asked who calls: most are refused when there is most to do."""
+    services(request).inspecting.check_room()
+
+
 @router.post(
     "/inspections",
     tags=["inspections"],
@@ -171,7 +176,7 @@ class SignedIn(BaseModel):
         202: {"model": Open, "description": "Taken in; `Location` is where the result will be."},
     },
     openapi_extra=posting.BODY,
-    dependencies=_CALLED_BY_US,
+    dependencies=[Depends(_check_room), *_CALLED_BY_US],
 )
 async def inspect(
     request: Request,
@@ -303,7 +308,7 @@ def reviews(
     """List reviews, the one that has waited longest first."""
     wanted = ReviewFilter(product=product, kind=kind, station=station, since=since, decided=decided)
     rows = found.store.reviews(wanted, limit=limit + 1, after=cursor)
-    claims = _claims(found)
+    claims = _claims(found, *rows)
     return ReviewPage(
         items=[_review(row, claims) for row in rows[:limit]],
         next=rows[limit - 1].id if len(rows) > limit else None,
@@ -313,7 +318,8 @@ def reviews(
 @router.get("/reviews/{review_id}", tags=["reviews"])
 def review(_user: Reader, found: Ready, review_id: Annotated[str, _ID]) -> ShownReview:
     """One review as it stands now."""
-    return _review(found.store.review(review_id), _claims(found))
+    shown = found.store.review(review_id)
+    return _review(shown, _claims(found, shown))
 
 
 @router.post("/reviews/{review_id}/claim", tags=["reviews"], dependencies=_CALLED_BY_US)
@@ -435,13 +441,14 @@ def _review(found: Review, claims: dict[str, str]) -> ShownReview:
     )
 
 
-def _claims(found: Services) -> dict[str, str]:
-    """Whose hand each open review is in."""
-    waiting = found.store.ask(review_queue.queue)
-    return {one.id: one.claimed_by for one in waiting if one.claimed_by is not None}
+def _claims(found: Services, *shown: Review) -> dict[str, str]:
+    """Whose hand each of these reviews is in."""
+    ids = [one.id for one in shown]
+    return found.store.ask(lambda session: review_queue.claims(session, ids))
 
 
 def _stale(found: Services, review_id: str, error: Conflict) -> Problem:
     """Who was first, with the review as it stands now."""
-    now = _review(found.store.review(review_id), _claims(found))
+    shown = found.store.review(review_id)
+    now = _review(shown, _claims(found, shown))
     return Problem(409, "conflict", str(error), review=now.model_dump(mode="json"))

@@ -1,7 +1,6 @@
 """The application: API, pages and what they share. `run` serves it until it is told to stop."""
 
 import asyncio
-import importlib.util
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lad_agent.errors import UsageError
-from lad_agent.service import api, login, probes, problems
+from lad_agent.service import api, login, pages, probes, problems
 from lad_agent.service.inspecting import STOP_AFTER_S
 from lad_agent.service.problems import Problem
 from lad_agent.service.services import Services
@@ -61,10 +60,7 @@ def create_app(services: Services) -> FastAPI:
     app.include_router(probes.router)
     app.include_router(api.router, prefix="/api/v1")
     app.include_router(login.router)
-    if importlib.util.find_spec("lad_agent.service.pages"):
-        from lad_agent.service import pages
-
-        app.include_router(pages.router)
+    app.include_router(pages.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 

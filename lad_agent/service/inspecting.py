@@ -23,7 +23,9 @@ from lad_agent.recipe import Recipe
 from lad_agent.service.metrics import Metrics
 from lad_agent.service.problems import Problem
 from lad_agent.settings import Settings
+from lad_agent.software import versions
 from lad_agent.store import AsyncStore, AuditStore, access
+from lad_agent.store.software import see
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class Inspecting:
         """Open what inspecting needs, finish what was cut off before, and close in order."""
         async with AsyncStore(self._audit) as store, pauses(pauses_file(self._audit)) as saver:
             self._store = store
+            station, by = self._settings.station, self._settings.by
+            await store.run(lambda unit: see(unit, station, by, versions()))
             self._turns = asyncio.Semaphore(self._settings.in_flight)
             self._line = Line(
                 store=store,
@@ -96,8 +100,8 @@ class Inspecting:
         """Accept nothing more, and end the streams; safe in a signal handler."""
         self.closing.set()
 
-    def reserve(self) -> "Place":
-        """Take a place in the queue, before the part is even read.
+    def check_room(self) -> None:
+        """Refuse what there is no place for.
 
         Raises:
             Problem: 429 where the queue is full, 503 where the service stops.
@@ -117,6 +121,14 @@ class Inspecting:
                 f"{self._taken} parts are under way; send this one again in {RETRY_AFTER_S} s",
                 headers={"Retry-After": str(RETRY_AFTER_S)},
             )
+
+    def reserve(self) -> "Place":
+        """Take a place in the queue, before the part is even read.
+
+        Raises:
+            Problem: as `check_room`.
+        """
+        self.check_room()
         return Place(self)
 
     async def accept(self, place: "Place", item: Item, *, by: str, lot: str | None) -> str:

@@ -33,7 +33,7 @@ from lad_agent.service.pictures import Picture
 from lad_agent.service.services import services
 from lad_agent.service.shown import DECISIONS, Filters
 from lad_agent.store import AuditStore, InspectionFilter, Review, review_queue
-from lad_agent.store.review_queue import Waiting
+from lad_agent.store.review_queue import Group, Waiting
 
 COMMENT_LENGTH = 2000
 ROWS = 200
@@ -93,26 +93,28 @@ def home() -> Response:
 @router.get("/reviews")
 def queue(request: Request, user: Reader, wanted: Wanted) -> Response:
     """The open reviews in the order they are worked off, with filters and counts."""
-    every = _store(request).ask(review_queue.queue)
-    rows = [one for one in every if wanted.admits(one)]
+    store = _store(request)
+    groups = store.ask(review_queue.groups)
+    rows = store.ask(lambda session: review_queue.queue(session, wanted.of_store(), limit=ROWS))
     return _page(
         request,
         user,
         "queue.html",
-        every=every,
-        rows=rows[:ROWS],
-        found=len(rows),
+        every=sum(one.number for one in groups),
+        rows=rows,
+        found=sum(one.number for one in groups if wanted.admits(one)),
         wanted=wanted,
-        counts={name: _counts(every, name, wanted) for name in ("product", "kind", "station")},
+        counts={name: _counts(groups, name, wanted) for name in ("product", "kind", "station")},
     )
 
 
 @router.get("/reviews/next")
 def following(request: Request, user: Reader, wanted: Wanted) -> Response:
     """The first part of the queue that nobody else has in hand."""
-    rows = _store(request).ask(review_queue.queue)
-    first = next((one for one in rows if wanted.admits(one) and _is_free(one, user)), None)
-    return _to(first.id if first else None, wanted)
+    first = _store(request).ask(
+        lambda session: review_queue.queue(session, wanted.of_store(), free_for=user.name, limit=1)
+    )
+    return _to(first[0].id if first else None, wanted)
 
 
 @router.get("/reviews/{review_id}")
@@ -146,9 +148,6 @@ def decide(
         raise UsageError(f"no decision {decision!r}; the page has {', '.join(DECISIONS)}")
     finding, disposition = DECISIONS[decision]
     typed = {"decision": decision, "rule": rule, "comment": comment.strip()}
-    if shown.needs_reason(review, finding) and not typed["comment"]:
-        said = "This goes against the reasoner: say why, in a few words."
-        return _item(request, user, wanted, review, said=said, typed=typed)
     after = _neighbours(store, review, wanted, user)[1]
     try:
         check_signature(request, user, password)
@@ -209,7 +208,7 @@ def dashboard(request: Request, user: Reader, hours: Annotated[int, Query()] = 2
     store = _store(request)
     moment = datetime.now(UTC)
     plant = store.ask(lambda session: shown.dashboard(session, hours, moment))
-    waiting = len(store.ask(review_queue.queue))
+    waiting = sum(one.number for one in store.ask(review_queue.groups))
     return _page(request, user, "dashboard.html", plant=plant, waiting=waiting, spans=SPANS)
 
 
@@ -242,7 +241,8 @@ def _item(
     history = store.history(review.inspected.id)
     past = store.inspections(InspectionFilter(part_id=review.inspected.intake.part_id), limit=12)
     item = shown.item(review, history, past, pictures.size(store, history))
-    before, after, waiting = _neighbours(store, review, wanted, user)
+    before, after = _neighbours(store, review, wanted, user)
+    holder = store.ask(lambda session: review_queue.claims(session, [review.id])).get(review.id)
     settings = services(request).settings
     return _page(
         request,
@@ -255,7 +255,7 @@ def _item(
         refused=refused,
         before=before,
         after=after,
-        held_by=waiting.claimed_by if waiting and not _is_free(waiting, user) else None,
+        held_by=holder if holder != user.name else None,
         wanted=wanted,
         comment_length=COMMENT_LENGTH,
         renew_s=round(settings.lease_minutes * 60 * 0.8),
@@ -265,30 +265,22 @@ def _item(
 
 def _neighbours(
     store: AuditStore, review: Review, wanted: Filters, user: User
-) -> tuple[Waiting | None, Waiting | None, Waiting | None]:
-    """What comes before and after a review in the queue, and its own place; the end joins on."""
-    rows = store.ask(review_queue.queue)
-    own = next((one for one in rows if one.id == review.id), None)
-    others = [one for one in rows if wanted.admits(one) and one is not own and _is_free(one, user)]
-    if not others:
-        return None, None, own
-    place = 0
-    if own is not None:
-        place = sum((one.rank, one.id) < (own.rank, own.id) for one in others)
-    return others[place - 1], others[place % len(others)], own
+) -> tuple[Waiting | None, Waiting | None]:
+    """What comes before and after a review in the queue, and is in nobody else's hand."""
+    return store.ask(
+        lambda session: review_queue.neighbours(
+            session, review.id, wanted.of_store(), free_for=user.name
+        )
+    )
 
 
-def _is_free(one: Waiting, user: User) -> bool:
-    return one.claimed_by in (None, user.name)
-
-
-def _counts(every: list[Waiting], name: str, wanted: Filters) -> dict[str, int]:
+def _counts(groups: list[Group], name: str, wanted: Filters) -> dict[str, int]:
     """How many open reviews each choice of one filter leaves, the other filters as they are."""
     others = Filters(**{**wanted.__dict__, name: ""})
     counts: dict[str, int] = {}
-    for one in every:
+    for one in groups:
         counts.setdefault(getattr(one, name), 0)
-        counts[getattr(one, name)] += others.admits(one)
+        counts[getattr(one, name)] += one.number * others.admits(one)
     return dict(sorted(counts.items()))
 
 

@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.requests import ClientDisconnect
 
-from lad_agent.errors import Conflict, LadAgentError, NotFound, PrerequisiteError, UsageError
+from lad_agent.errors import (
+    Conflict,
+    LadAgentError,
+    NeedsReason,
+    NotFound,
+    PrerequisiteError,
+    UsageError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +149,7 @@ async def _fault(request: Request, error: Exception) -> Response:
 _STATUS = (
     (NotFound, 404, "not-found"),
     (Conflict, 409, "conflict"),
+    (NeedsReason, 422, "needs-reason"),
     (UsageError, 422, "invalid"),
     (PrerequisiteError, 503, "unavailable"),
     (LadAgentError, 500, "fault"),

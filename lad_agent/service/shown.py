@@ -4,17 +4,26 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from lad_agent.cells import CELLS, GRID
+from lad_agent.inspection import ReviewKind, contrary
 from lad_agent.judgement import Disposition, Finding, Judgement, Reason
 from lad_agent.recipe import Policy, Region
 from lad_agent.service import charts
-from lad_agent.store import History, Inspected, InspectionFilter, Review, projections, stats
-from lad_agent.store.review_queue import Decided, Waiting
+from lad_agent.store import (
+    History,
+    Inspected,
+    InspectionFilter,
+    Review,
+    ReviewFilter,
+    projections,
+    stats,
+)
+from lad_agent.store.review_queue import Decided, Group
 
 SHIFT = timedelta(hours=12)
 BREAK = timedelta(hours=1)
@@ -32,6 +41,7 @@ REASONS = {
     Reason.EVIDENCE_CONTRADICTS: "the reasoner contradicts its own findings",
     Reason.LOW_CONFIDENCE: "the reasoner was not sure",
     Reason.CALIBRATION_VOID: "the calibration does not hold for this model or task",
+    Reason.ON_HOLD: "every part of this product goes to people for now",
     Reason.SCORE_BETWEEN: "the score lies between the thresholds",
     Reason.TIMED_OUT: "the reasoner took too long",
     Reason.REASONER_FAILED: "the reasoner failed",
@@ -54,10 +64,15 @@ class Filters:
     kind: str = ""
     station: str = ""
 
-    def admits(self, one: Waiting) -> bool:
+    def admits(self, one: Group) -> bool:
         wanted = (self.product, self.kind, self.station)
         found = (one.product, one.kind, one.station)
         return all(w in ("", f) for w, f in zip(wanted, found, strict=True))
+
+    def of_store(self) -> ReviewFilter:
+        """The same as the store asks it."""
+        kind = cast("ReviewKind | None", self.kind or None)
+        return ReviewFilter(product=self.product or None, kind=kind, station=self.station or None)
 
 
 @dataclass(frozen=True)
@@ -190,14 +205,8 @@ def item(
         scales=_scales(judgement, recipe) if judgement else (),
         past=() if blind else tuple(_past(one) for one in past if one.id != review.inspected.id),
         trail=tuple(_trail(review.id, history)),
-        reason_for=_against(review),
+        reason_for=contrary(review.kind, outcome.anomalous) if outcome else None,
     )
-
-
-def needs_reason(review: Review, finding: Finding) -> bool:
-    """Whether a finding goes against the reasoner, so that it needs a reason. Never in an audit:
-    whoever is asked for one would know what the reasoner said."""
-    return _against(review) is finding
 
 
 def shift(decisions: Sequence[Decided], moment: datetime) -> Shift:
@@ -283,13 +292,6 @@ def ago(at: str) -> str:
     if minutes < 60:
         return f"{max(0, minutes)} min"
     return f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} days"
-
-
-def _against(review: Review) -> Finding | None:
-    outcome = review.inspected.outcome
-    if review.kind == "audit" or outcome is None or outcome.anomalous is None:
-        return None
-    return Finding.CONFORMING if outcome.anomalous else Finding.NONCONFORMING
 
 
 def _verdict(judgement: Judgement | None) -> str:

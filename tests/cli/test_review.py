@@ -98,6 +98,21 @@ def test_a_wrong_decision_is_refused(
     assert len(cli("review", "list", "--json").json) == 2
 
 
+def test_a_finding_against_the_reasoner_needs_a_comment(
+    cli: Cli, tray: Path, reasoner: Scripted
+) -> None:
+    write_recipe(tray, min_confidence=1.0)
+    reasoner.script = good
+    cli("inspect", "tray", "--limit", 1)
+    [review] = cli("review", "list", "--json").json
+    scrap = ("review", "decide", review["id"], "--finding", "nonconforming",
+             "--disposition", "scrap")  # fmt: skip
+    ran = cli(*scrap)
+    assert ran.code == 2
+    assert "nonconforming goes against the reasoner: say why with --comment" in ran.error
+    assert cli(*scrap, "--comment", "a scratch").code == 0
+
+
 def test_unknown_ids_and_stores(cli: Cli, waiting: list[str]) -> None:
     ran = cli("review", "show", "nothing")
     assert (ran.code, "no review 'nothing'" in ran.error) == (2, True)

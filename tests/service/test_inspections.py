@@ -1,5 +1,6 @@
 """Parts by REST: in by form or path, out as results, and every bad input refused by name."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -10,6 +11,8 @@ from PIL import Image
 
 from lad_agent.inspection import Outcome
 from lad_agent.judgement import Reason, Result
+from lad_agent.software import versions
+from lad_agent.store.software import in_force
 from tests.scripted import part
 from tests.service.conftest import API, Running, eventually, form, png, problem, serving
 
@@ -68,6 +71,16 @@ def test_hostile_words_come_back_as_they_were(client: httpx.Client) -> None:
     assert [item["id"] for item in found["items"]] == [answer.json()["id"]]
 
 
+def test_on_hold_a_part_goes_to_a_person(client: httpx.Client, service: Running) -> None:
+    decided = [n for n in range(60, 80) if hashlib.sha256(png(n)).hexdigest()[0] < "e"]
+    service.services.store.put_hold("line-2", "anna", "new supplier", "screw_bag")
+    answer = client.post(POST, params={"wait": 20}, **form(decided[0]))
+    service.services.store.release_hold("line-2", "bert", "screw_bag")
+    assert (answer.json()["result"], answer.json()["reason"]) == ("NotDecidable", "on-hold")
+    answer = client.post(POST, params={"wait": 20}, **form(decided[1]))
+    assert answer.json()["reason"] is None
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [(b"no picture at all", "unreadable"), (b"", "unreadable"), (png(7)[:300], "unreadable")],
@@ -110,12 +123,17 @@ def test_an_oversized_upload_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_wrong_content_type_is_refused(client: httpx.Client) -> None:
-    problem(client.post(POST, content=png(10)), 415, "unsupported-media-type")
     plain = {"Content-Type": "text/plain"}
-    problem(client.post(POST, content="x", headers=plain), 415, "unsupported-media-type")
+    for answer in (
+        client.post(POST, content=png(10)),
+        client.post(POST, content="x", headers=plain),
+    ):
+        told = problem(answer, 415, "unsupported-media-type")
+        assert "send multipart/form-data with an image" in told["detail"]
     said = form(10)
     said["files"] = {"image": ("part.html", b"<script>", "text/html")}
-    problem(client.post(POST, **said), 415, "unsupported-media-type")
+    told = problem(client.post(POST, **said), 415, "unsupported-media-type")
+    assert told["detail"] == "image: text/html is no image"
 
 
 def test_an_incomplete_form_is_explained(client: httpx.Client) -> None:
@@ -194,7 +212,8 @@ def test_inspections_are_listed_page_by_page(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_a_problem(client: httpx.Client) -> None:
-    problem(client.get(f"{POST}/none"), 404, "not-found")
+    told = problem(client.get(f"{POST}/none"), 404, "not-found")
+    assert told["detail"].startswith("no inspection 'none'")
     problem(client.get(f"{API}/nothing"), 404, "not-found")
     problem(client.put(POST), 405, "method-not-allowed")
 
@@ -225,6 +244,11 @@ def _event(lines: object) -> dict[str, str]:
         if name:
             found[name] = value
     raise AssertionError("the stream ended")
+
+
+def test_the_ledger_tells_what_versions_judged(service: Running) -> None:
+    with service.services.store._connection() as connection:
+        assert in_force(connection, "line-1") == versions()
 
 
 def test_probes_and_figures(client: httpx.Client) -> None:

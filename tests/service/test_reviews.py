@@ -150,6 +150,20 @@ def test_an_incomplete_decision_is_refused(anna: httpx.Client, waiting: dict[str
     problem(anna.post(f"{REVIEWS}/none/decision", json=SCRAP), 404, "not-found")
 
 
+def test_a_finding_against_the_reasoner_says_why(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, Scripted(good), policy={"min_confidence": 1.0}) as running,
+        running.client() as client,
+    ):
+        client.post(f"{API}/inspections", params={"wait": 20}, **form(1))
+        (review,) = client.get(REVIEWS).json()["items"]
+        place = f"{REVIEWS}/{review['id']}/decision"
+        told = problem(client.post(place, json=SCRAP | {"comment": " "}), 422, "needs-reason")
+        assert "say why in a comment" in told["detail"]
+        assert client.get(REVIEWS, params={"decided": True}).json()["items"] == []
+        assert client.post(place, json=SCRAP).json()["decision"]["comment"] == "one washer"
+
+
 def test_hostile_comments_come_back_as_they_were(
     anna: httpx.Client, waiting: dict[str, Any]
 ) -> None:

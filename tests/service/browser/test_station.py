@@ -162,7 +162,11 @@ def test_the_loser_of_a_race_is_told_who_decided(
     store.decide_review(
         review,
         floor.ReviewDecision(
-            finding=Finding.NONCONFORMING, disposition=Disposition.REWORK, rule="R1", by="anna"
+            finding=Finding.NONCONFORMING,
+            disposition=Disposition.REWORK,
+            rule="R1",
+            comment="bent",
+            by="anna",
         ),
     )
     page.keyboard.press("s" if part.anomalous else "c")
@@ -345,7 +349,9 @@ def populate(store: AuditStore, folder: Path, monkeypatch: pytest.MonkeyPatch, c
         scrap = Disposition.SCRAP if bad else None
         finding = Finding.NONCONFORMING if bad else Finding.CONFORMING
         review = store.history(part.inspection_id).reviews[0]
-        decision = floor.ReviewDecision(finding=finding, disposition=scrap, by="anna")
+        decision = floor.ReviewDecision(
+            finding=finding, disposition=scrap, comment="looked", by="anna"
+        )
         store.decide_review(review.id, decision)
     for number in range(12):
         clock = moment - timedelta(minutes=3 + 4 * number)

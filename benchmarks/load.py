@@ -1,0 +1,160 @@
+"""Posts to `lad-agent serve` at a fixed concurrency, beside the bare reasoner, in one run.
+
+    python -m benchmarks.load [--posts 1000] [--concurrency 32] [--reasoner pocket]
+
+First the reasoner alone is asked about all pictures, so many at a time; then a service of its own
+process is sent the same pictures as forms, and waited for, by as many clients. Latencies run from
+the question, or the first byte sent, to the answer; the service's are those of recorded results.
+Exit code 1 if a post was refused, or the store does not hold each part once.
+"""
+
+import argparse
+import asyncio
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import numpy as np
+
+from lad_agent import images, recipe
+from lad_agent.reasoners import Question, open_reasoner
+from lad_agent.store import InspectionFilter, open_store
+
+PRODUCT = "screw_bag"
+WAIT_S = 60
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    """Print a row for each way; exits with 1 if anything was refused, lost or doubled."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--posts", type=int, default=1000)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--reasoner", default="pocket")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="lad-load-") as name:
+        root = Path(name)
+        _lad_agent("synth", str(root), "--product", PRODUCT, "--count", str(chosen.posts))
+        files = sorted((root / PRODUCT / "test").rglob("*.png"))
+        rows = [
+            ("the reasoner alone", *asyncio.run(_bare(chosen, root / PRODUCT, files))),
+            ("POST /inspections?wait", *asyncio.run(_served(chosen, root, files))),
+        ]
+        with open_store(root / "audit.db", create=False) as audit:
+            kept = audit.count(InspectionFilter(complete=True))
+    print("| way | posts | at once | per s | p50 ms | p95 ms | p99 ms | max ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    for way, took, seconds in rows:
+        quantiles = np.quantile(np.array(seconds) * 1e3, (0.5, 0.95, 0.99, 1.0))
+        shown = " | ".join(f"{one:.0f}" for one in quantiles)
+        rate = len(seconds) / took
+        print(f"| {way} | {len(seconds)} | {chosen.concurrency} | {rate:.1f} | {shown} |")
+    bare, served = (sorted(seconds)[len(seconds) // 2] for _, _, seconds in rows)
+    print(f"\nthe service's median is {served / bare:.2f} times the reasoner's")
+    if kept != len(files):
+        sys.exit(f"{kept} of {len(files)} parts are recorded")
+
+
+async def _bare(
+    chosen: argparse.Namespace, folder: Path, files: Sequence[Path]
+) -> tuple[float, list[float]]:
+    """How long all took, and each."""
+    task = recipe.load(folder / "recipe.yaml")
+    questions = [
+        Question(
+            task,
+            images.prepare(images.read(file).image, task.region, task.image_size),
+            images.file_sha256(file),
+        )
+        for file in files
+    ]
+    reasoner = open_reasoner(chosen.reasoner)
+    try:
+        await reasoner.judge(questions[0])
+        return await _together(chosen.concurrency, questions, reasoner.judge)
+    finally:
+        await reasoner.aclose()
+
+
+async def _served(
+    chosen: argparse.Namespace, root: Path, files: Sequence[Path]
+) -> tuple[float, list[float]]:
+    """How long all took, and each."""
+    async with _serving(root, chosen.reasoner) as url:
+        limits = httpx.Limits(max_connections=chosen.concurrency)
+        async with httpx.AsyncClient(
+            base_url=url, timeout=2 * WAIT_S, limits=limits, trust_env=False
+        ) as client:
+
+            async def post(file: Path) -> None:
+                answer = await client.post(
+                    "/api/v1/inspections",
+                    params={"wait": WAIT_S},
+                    data={"recipe": PRODUCT, "part_id": file.relative_to(root).as_posix()},
+                    files={"image": (file.name, file.read_bytes(), "image/png")},
+                )
+                if answer.status_code != 201:
+                    sys.exit(f"{file.name}: {answer.status_code} {answer.text}")
+
+            await client.get("/readyz")
+            return await _together(chosen.concurrency, files, post)
+
+
+@asynccontextmanager
+async def _serving(root: Path, reasoner: str) -> AsyncIterator[str]:
+    """`lad-agent serve` with the recipe of the pictures, and its address."""
+    command = [_program(), "serve", "--store", "audit.db", "--port", "0", "--reasoner", reasoner]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--recipes", PRODUCT, cwd=root, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        said = b""
+        while line := await process.stderr.readline():
+            said += line
+            if found := re.search(rb"http://\S+", line):
+                yield found[0].decode()
+                return
+        sys.exit(f"the service did not start:\n{said.decode()}")
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
+
+
+async def _together(
+    concurrency: int, items: Sequence[T], work: Callable[[T], Awaitable[object]]
+) -> tuple[float, list[float]]:
+    """Work through the items, so many at a time; seconds for all of it, and for each."""
+    left = iter(items)
+    seconds: list[float] = []
+
+    async def worker() -> None:
+        for item in left:
+            begin = time.perf_counter()
+            await work(item)
+            seconds.append(time.perf_counter() - begin)
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return time.perf_counter() - begin, seconds
+
+
+def _lad_agent(*arguments: str) -> None:
+    subprocess.run([_program(), *arguments], check=True, capture_output=True)
+
+
+def _program() -> str:
+    return str(Path(sys.executable).with_name("lad-agent"))
+
+
+if __name__ == "__main__":
+    main()
