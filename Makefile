@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := demo
+KILL ?= --kills 200
 
-.PHONY: demo test browser lint bench kill figures clean
+.PHONY: demo test slow browser fuzz lint bench bench-train load kill kill-serve figures clean
 
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(DEMO)
@@ -13,9 +14,17 @@ demo: $(STAMP)
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+# The 3B's own shape through training and inspection: minutes, and some 10 GB of memory.
+slow: $(STAMP)
+	@$(BIN)/python -m pytest -m slow
+
 # A whole shift of the review station in Chromium; writes the pictures of its docs.
 browser: $(STAMP)
 	@$(BIN)/python -m pytest tests/service/browser --shift 50 --shots docs/images
+
+# Requests drawn from the service's OpenAPI schema, and every answer held against it.
+fuzz: $(STAMP)
+	@$(BIN)/python -m tests.service.fuzz
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -27,8 +36,20 @@ bench: $(STAMP)
 	@$(BIN)/python -m benchmarks.throughput
 	@$(BIN)/python -m benchmarks.startup
 
+bench-train: $(STAMP)
+	@$(BIN)/python -m benchmarks.training
+
+# 1,000 posts to the service, 32 at a time, beside the bare reasoner.
+load: $(STAMP)
+	@$(BIN)/python -m benchmarks.load
+
+# SIGKILL at random moments of inspect, review, migration, backup and export.
 kill: $(STAMP)
-	@$(BIN)/python -m benchmarks.kill
+	@$(BIN)/python -m benchmarks.kill $(KILL)
+
+# The same of a service under load.
+kill-serve: $(STAMP)
+	@$(BIN)/python -m benchmarks.kill_serve
 
 figures: $(STAMP)
 	@$(BIN)/python -m benchmarks.figures

@@ -9,8 +9,10 @@ from lad_agent.cli import (
     calibrate,
     doctor,
     evaluate,
+    hold,
     inspect,
     ledger,
+    outbox,
     recipe,
     review,
     serve,
@@ -18,6 +20,7 @@ from lad_agent.cli import (
     synth,
     train,
     users,
+    watch,
 )
 from lad_agent.errors import LadAgentError
 
@@ -39,8 +42,11 @@ app.add_typer(store.app, name="store")
 app.add_typer(recipe.app, name="recipe")
 app.command("synth")(synth.synth)
 app.add_typer(train.app, name="train")
+app.command("watch")(watch.watch)
 app.command("serve")(serve.serve)
 app.add_typer(users.app, name="users")
+app.add_typer(outbox.app, name="outbox")
+app.add_typer(hold.app, name="hold")
 app.command("evaluate")(evaluate.evaluate)
 app.command("calibrate")(calibrate.calibrate)
 app.command("doctor")(doctor.doctor)
@@ -66,7 +72,6 @@ def _missing(error: ImportError) -> None:
         "datasets": "train",
         "trl": "train",
         "sklearn": "train",
-        "scipy": "train",
         "fastapi": "serve",
         "uvicorn": "serve",
         "jinja2": "serve",

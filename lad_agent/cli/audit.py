@@ -20,7 +20,8 @@ InspectionId = Annotated[str, typer.Argument(metavar="ID", help="The id of an in
 By = Annotated[
     str,
     typer.Option(
-        help="hour, day, product, station, lot, model, recipe_version; cause, reviewer or audit."
+        help="hour, day, product, station, lot, model, recipe_version; cause, reviewer, audit, "
+        "promise or drift."
     ),
 ]
 
@@ -102,19 +103,25 @@ def stats(
     """Count results by time, product or place; causes, reviewers, or what audits say."""
     from lad_agent import settings
     from lad_agent.cli.tables import as_json as json
-    from lad_agent.cli.tables import columns
-    from lad_agent.store import export, open_store
+    from lad_agent.cli.tables import cell, columns
+    from lad_agent.results import printable
+    from lad_agent.store import export, holds, open_store
     from lad_agent.store import stats as counted
 
     kind = options.choice("--by", by, list(counted.KINDS))
     with open_store(settings.load(store=store).store, create=False) as audit:
         table = audit.ask(lambda session: counted.figures(session, wanted, kind))
+        alarms = audit.ask(holds.alarms)
     if out is not None:
         export.write(out, table.columns, table.rows)
     if as_json:
         typer.echo(json(list(table.rows)))
     elif out is None:
-        typer.echo(columns(list(table.columns), [_cells(row) for row in table.rows]))
+        rows = [[cell(value) for value in row.values()] for row in table.rows]
+        typer.echo(columns(list(table.columns), rows))
+    for alarm in alarms:
+        if wanted.product in (None, alarm.product):
+            typer.echo(f"alarm: {printable(str(alarm))}", err=as_json)
 
 
 @app.command()
@@ -142,11 +149,15 @@ def export(
     rows = exported.reviews if reviews else exported.inspections
     chosen = settings.load(store=store, by=by)
     with open_store(chosen.store, create=False) as audit:
+        what = {"view": view.name, "file": out.name, "filters": told(wanted)}
         written = audit.ask(
-            lambda session: exported.write(out, exported.columns(view), rows(session, wanted))
+            lambda session: exported.write(
+                out,
+                exported.columns(view),
+                rows(session, wanted),
+                note=lambda one: audit.exported(chosen.station, chosen.by, what | asdict(one)),
+            )
         )
-        what = {"view": view.name, "file": out.name, **asdict(written), "filters": told(wanted)}
-        audit.exported(chosen.station, chosen.by, what)
     typer.echo(f"{out}: {written.rows} rows, SHA-256 {written.sha256}")
 
 
@@ -159,9 +170,7 @@ def certificate(
     check: Annotated[
         Path | None, typer.Option(help="Check this certificate instead of making one.")
     ] = None,
-    signing_key: Annotated[
-        Path | None, typer.Option(help="The file that audit keygen made.")
-    ] = None,
+    signing_key: options.SigningKey = None,
     public_key: Annotated[
         Path | None, typer.Option(help="With --check: the .pub file of who must have signed.")
     ] = None,
@@ -180,17 +189,14 @@ def certificate(
 
 def _certify(inspection_id: str, out: Path | None, key: Path | None, store: str | None) -> None:
     from lad_agent import settings
-    from lad_agent.errors import PrerequisiteError, UsageError
+    from lad_agent.cli.wiring import needed_signing
+    from lad_agent.errors import UsageError
     from lad_agent.store import certificate as certificates
-    from lad_agent.store import open_store, signing
+    from lad_agent.store import open_store
 
     chosen = settings.load(store=store, signing_key=key)
-    if chosen.signing_key is None:
-        raise PrerequisiteError(
-            "no signing key; make one with lad-agent audit keygen FILE, then --signing-key FILE"
-        )
+    signer = needed_signing(chosen).key
     with open_store(chosen.store, create=False) as audit:
-        signer = signing.load_key(chosen.signing_key)
         content = certificates.render(audit.history(inspection_id), audit.images, signer)
     path = out or Path(f"{inspection_id}.html")
     try:
@@ -232,10 +238,11 @@ def _row(one: Inspected) -> tuple[str, ...]:
 
 
 def _why(one: Inspected) -> str:
+    from lad_agent.rationale import said_bad
+
     if one.outcome is None:
         return ""
-    statements = one.outcome.rationale.split("; ")
-    bad = [statement for statement in statements if statement.endswith(" bad")]
+    bad = said_bad(one.outcome.rationale)
     return str(one.outcome.reason or (bad[0] if bad else ""))[:80]
 
 
@@ -264,10 +271,3 @@ def _whole(history: History) -> dict[str, Any]:
 
 def _words(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _cells(row: Any) -> list[str]:
-    return [
-        "-" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        for value in row.values()
-    ]

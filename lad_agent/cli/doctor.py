@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +12,7 @@ from lad_agent.cli import options
 
 if TYPE_CHECKING:
     from lad_agent.settings import Settings
+    from lad_agent.store.holds import Hold
 
 PACKAGES = ("torch", "transformers", "langgraph", "sqlalchemy", "pillow", "pydantic", "openai")
 EXTRAS = {"train": ("trl", "datasets", "opencv-python-headless"), "serve": ("fastapi", "uvicorn")}
@@ -20,7 +21,7 @@ ROOM_GB = 1.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `state` is ok, note or missing; only missing is a fault."""
+    """One thing looked at. `state` is ok, note, missing or alarm; the last two are faults."""
 
     name: str
     state: str
@@ -30,17 +31,17 @@ class Finding:
 
 def doctor(
     store: options.Store = None,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
+    reasoner: options.Reasoner = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look at versions, device, model, store and disk; exit code 4 if something is missing."""
-    import json
+    """Look at versions, device, model, store, holds and disk.
+
+    Exit codes: 4 if something is missing, 5 if an alarm stands.
+    """
 
     from lad_agent import settings
-    from lad_agent.cli.tables import columns
-    from lad_agent.errors import PrerequisiteError
+    from lad_agent.cli.tables import columns, print_json
+    from lad_agent.errors import CheckFailed, PrerequisiteError
 
     chosen = settings.load(store=store, reasoner=reasoner)
     found = [
@@ -48,12 +49,12 @@ def doctor(
         _settings_file(),
         _device(),
         _model(chosen.reasoner),
-        _store(chosen),
+        *_store(chosen),
         *_head(chosen),
         _disk(chosen),
     ]
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False))
+        print_json([asdict(one) for one in found])
     else:
         rows = [(one.state, one.name, _told(one)) for one in found]
         typer.echo(columns(("", "what", "found"), rows))
@@ -61,6 +62,9 @@ def doctor(
     if missing:
         first = missing[0]
         raise PrerequisiteError(f"{first.name}: {first.detail}; {first.remedy}")
+    alarms = [one for one in found if one.state == "alarm"]
+    if alarms:
+        raise CheckFailed(f"alarm: {alarms[0].detail}; {alarms[0].remedy}")
 
 
 def _told(one: Finding) -> str:
@@ -152,21 +156,39 @@ def _served(spec: str) -> Finding:
         return Finding("model", "missing", f"{spec}: {error}", "start the server, or mend the URL")
 
 
-def _store(chosen: Settings) -> Finding:
+def _store(chosen: Settings) -> list[Finding]:
     from lad_agent.errors import LadAgentError
-    from lad_agent.store import InspectionFilter, ReviewFilter, open_store
+    from lad_agent.store import InspectionFilter, ReviewFilter, holds, open_store
 
     if "://" not in chosen.store and not Path(chosen.store).exists():
-        return Finding("store", "ok", f"{chosen.store}: not there yet, inspect makes it")
+        return [Finding("store", "ok", f"{chosen.store}: not there yet, inspect makes it")]
     try:
         with open_store(chosen.store, create=False) as audit:
             count = audit.count(InspectionFilter())
             waiting = len(audit.reviews(ReviewFilter(decided=False)))
             schema, name = audit.schema_version, audit.name
+            on, alarms = audit.ask(holds.holds), audit.ask(holds.alarms)
     except LadAgentError as error:
-        return Finding("store", "missing", str(error), "give another --store until it is mended")
+        remedy = "give another --store until it is mended"
+        return [Finding("store", "missing", str(error), remedy)]
     detail = f"{name}: schema {schema}, {count} inspections, {waiting} waiting for a person"
-    return Finding("store", "ok", detail)
+    return [
+        Finding("store", "ok", detail),
+        *(Finding("hold", "note", _held(one), _release(one.product)) for one in on),
+        *(
+            Finding("alarm", "alarm", f"{one}, since {one.raised_at[:16]}", _release(one.product))
+            for one in alarms
+        ),
+    ]
+
+
+def _held(one: Hold) -> str:
+    what = one.product or "all products"
+    return f"{what}: every part goes to people, by {one.on_by} since {one.on_at[:16]}: {one.reason}"
+
+
+def _release(product: str | None) -> str:
+    return f"once it is mended: lad-agent hold release {product or 'all'} --by NAME"
 
 
 def _head(chosen: Settings) -> list[Finding]:

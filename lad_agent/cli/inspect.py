@@ -34,12 +34,10 @@ def inspect(
         ),
     ] = None,
     store: options.Store = None,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
-    station: Annotated[str | None, typer.Option(help="Where (this computer's name).")] = None,
+    reasoner: options.Reasoner = None,
+    adapter: options.Adapter = None,
+    device: options.Device = None,
+    station: options.Station = None,
     lot: Annotated[str | None, typer.Option(help="The lot that the parts belong to.")] = None,
     by: options.By = None,
     out: Annotated[Path | None, typer.Option(help="Write results to a .jsonl or .csv.")] = None,
@@ -103,9 +101,14 @@ def inspect(
 async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
     import asyncio
 
-    from lad_agent import reasoners
     from lad_agent.cli.progress import Progress
-    from lad_agent.cli.wiring import open_audit, pauses_file, settle
+    from lad_agent.cli.wiring import (
+        open_audit,
+        open_reasoner,
+        pauses_file,
+        promises_watched,
+        settle,
+    )
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.graphs.runner import run_batch
     from lad_agent.software import versions
@@ -117,16 +120,14 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
         for fault in gathered.faults:
             progress.say(fault)
         progress.status(f"loading the reasoner ({chosen.reasoner})")
-        reasoner = reasoners.open_reasoner(
-            chosen.reasoner,
-            device=chosen.device,
-            adapter=chosen.adapter,
-            max_batch=chosen.max_batch,
-            queue=max(256, chosen.in_flight),
-        )
+        reasoner = open_reasoner(chosen)
         try:
             audit.transact([lambda unit: see(unit, chosen.station, chosen.by, versions())])
-            async with AsyncStore(audit) as store, pauses(pauses_file(audit)) as saver:
+            async with (
+                AsyncStore(audit) as store,
+                pauses(pauses_file(audit)) as saver,
+                promises_watched(audit, chosen, progress.say),
+            ):
                 await settle(audit, store, saver)
                 progress.start()
                 with _finish_on_interrupt(stop, progress):
@@ -241,6 +242,7 @@ def _print_examples(found: list[Done], most: int = 5) -> None:
 
 def _why(done: Done) -> str:
     """The first statement of the rationale that is bad, else its beginning."""
-    statements = done.outcome.rationale.split("; ")
-    bad = [statement for statement in statements if statement.endswith(" bad")]
-    return (bad or statements)[0][:160]
+    from lad_agent.rationale import said_bad
+
+    said = done.outcome.rationale
+    return next(iter(said_bad(said)), said.partition("; ")[0])[:160]

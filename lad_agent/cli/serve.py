@@ -19,12 +19,10 @@ def serve(
         typer.Option(help="A folder of recipes (*.yaml, */recipe.yaml); else those shipped."),
     ] = None,
     store: options.Store = None,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
-    station: Annotated[str | None, typer.Option(help="Where (this computer's name).")] = None,
+    reasoner: options.Reasoner = None,
+    adapter: options.Adapter = None,
+    device: options.Device = None,
+    station: options.Station = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="A folder whose images a request may name by path (repeatable)."),
@@ -66,8 +64,8 @@ def serve(
 async def _serve(
     chosen: Settings, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
 ) -> None:
-    from lad_agent import reasoners
-    from lad_agent.cli.wiring import open_audit
+    from lad_agent import outbox
+    from lad_agent.cli.wiring import open_audit, open_reasoner, promises_watched
     from lad_agent.service import app, auth
     from lad_agent.service.services import Services, load_recipes
     from lad_agent.store import access
@@ -77,17 +75,18 @@ async def _serve(
         auth.check_address(host, audit)
         recipes = load_recipes(chosen.recipes)
         typer.echo(f"loading the reasoner ({chosen.reasoner})", err=True)
-        reasoner = reasoners.open_reasoner(
-            chosen.reasoner,
-            device=chosen.device,
-            adapter=chosen.adapter,
-            max_batch=chosen.max_batch,
-            queue=max(256, chosen.in_flight),
-        )
+        reasoner = open_reasoner(chosen)
         scheme = "https" if tls_cert else "http"
         port = listening.getsockname()[1]
         typer.echo(f"{scheme}://{host if ':' not in host else f'[{host}]'}:{port}", err=True)
         if not audit.ask(access.has_users):
             typer.echo("open: nobody signs in; lad-agent users add NAME makes it ask", err=True)
         tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key} if tls_cert else {}
-        await app.run(Services(audit, recipes, reasoner, chosen), listening, **tls)
+        async with outbox.delivering(audit, chosen), promises_watched(audit, chosen, _say):
+            await app.run(Services(audit, recipes, reasoner, chosen), listening, **tls)
+
+
+def _say(text: str) -> None:
+    from lad_agent.results import printable
+
+    typer.echo(f"lad-agent: {printable(' '.join(text.split()))}", err=True)

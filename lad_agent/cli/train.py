@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lad_agent.cli import options, train_data
+from lad_agent.cli import options, train_data, train_product
+
+if TYPE_CHECKING:
+    from lad_agent.settings import Settings
+    from lad_agent.training.config import RunConfig, Stage
+    from lad_agent.training.sources import Finding
+
+Config = Annotated[str, typer.Option(help="A shipped configuration, or a YAML file.")]
+Out = Annotated[Path | None, typer.Option(help="The run's folder.")]
+Pictures = Annotated[
+    list[Path] | None, typer.Option(help="Pictures to learn from; several are allowed.")
+]
+BaseModel = Annotated[str | None, typer.Option(help="Start from this model or run.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="As many steps.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of order, texts, draws and adapter.")]
+FromReviews = Annotated[
+    bool, typer.Option("--from-reviews", help="Learn from people's findings in the audit store.")
+]
+HeldOut = Annotated[
+    Path | None, typer.Option(help="Labelled pictures to judge by before and after.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Dry = Annotated[
+    bool, typer.Option("--dry-run", help="Two steps of a tiny random model; memory and time.")
+]
 
 app = typer.Typer(help="Make a reasoner.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(train_data.app, name="data")
+app.command("product")(train_product.product)
 
 
 @app.callback()
@@ -43,73 +68,80 @@ def pocket(
 
 @app.command()
 def sft(
-    config: Annotated[str, typer.Option(help="A shipped configuration, or a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder.")] = None,
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Pictures to learn from; several are allowed.")
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="Start from this model or run.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="As many steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of order, texts and adapter.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    dry: Annotated[
-        bool, typer.Option("--dry-run", help="Two steps of a tiny random model; memory and time.")
-    ] = False,
+    config: Config,
+    out: Out = None,
+    data: Pictures = None,
+    base: BaseModel = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    from_reviews: FromReviews = False,
+    store: options.Store = None,
+    since: options.Since = None,
+    held_out: HeldOut = None,
+    resume: Resume = False,
+    dry: Dry = False,
 ) -> None:
     """Fine-tune a reasoner on labelled pictures; several GPUs by accelerate launch -m lad_agent."""
-    from lad_agent.errors import UsageError
-    from lad_agent.training import config as configs
-
-    chosen = configs.changed(
-        configs.load(config),
-        base=base,
-        seed=seed,
-        data={"paths": data or None},
-        sft={"steps": steps},
+    chosen = _chosen(
+        "sft", config, steps, base=base, seed=seed, data=_data(data, from_reviews, held_out)
     )
-    if out is None and not dry:
-        raise UsageError("name the run's folder: --out RUN")
     from lad_agent.training import sft as stage
 
-    if dry or out is None:
-        found = stage.dry_run(chosen, say=typer.echo)
-        typer.echo(
-            f"{found.examples} pictures to learn from; memory a device: about {found.memory}; "
-            f"{found.seconds:.2f} s a step of the shrunken model"
-        )
-        return
-    result = stage.train(chosen, out, resume=resume, say=typer.echo)
-    if result is None:
-        raise typer.Exit(143)
+    _train(stage, chosen, out, resume=resume, dry=dry, findings=(store, since))
 
 
 @app.command()
 def grpo(
-    config: Annotated[str, typer.Option(help="A shipped configuration, or a YAML file.")],
-    out: Annotated[Path, typer.Option(help="The run's folder.")],
-    data: Annotated[
-        list[Path] | None,
-        typer.Option(help="Pictures to learn from; the pocket has its own without any."),
-    ] = None,
-    base: Annotated[str | None, typer.Option(help="Start from this model or run.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="As many steps.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of prompts, draws and adapter.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    config: Config,
+    out: Out = None,
+    data: Pictures = None,
+    base: BaseModel = None,
+    steps: Steps = None,
+    seed: Seed = None,
+    from_reviews: FromReviews = False,
+    store: options.Store = None,
+    since: options.Since = None,
+    held_out: HeldOut = None,
+    resume: Resume = False,
+    dry: Dry = False,
 ) -> None:
-    """Let a reasoner learn from its own verdicts; several GPUs by accelerate launch."""
-    from lad_agent.training import config as configs
+    """Let a reasoner learn from its own verdicts; several GPUs by accelerate launch.
 
-    chosen = configs.changed(
-        configs.load(config),
-        base=base,
-        seed=seed,
-        data={"paths": data or None},
-        grpo={"steps": steps},
+    Without pictures the pocket learns from its own.
+    """
+    chosen = _chosen(
+        "grpo", config, steps, base=base, seed=seed, data=_data(data, from_reviews, held_out)
     )
     from lad_agent.training import grpo as stage
 
-    if stage.train(chosen, out, resume=resume, say=typer.echo) is None:
-        raise typer.Exit(143)
+    _train(stage, chosen, out, resume=resume, dry=dry, findings=(store, since))
+
+
+@app.command()
+def promote(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    to: Annotated[Path, typer.Option(help="The folder that the model in use lies in.")],
+    held_out: Annotated[
+        Path | None, typer.Option(help="Pictures to judge by (those the run names).")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Balanced accuracy that may be lost unseen (0.02)."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Put a run's result in the place of the model in use, unless it got worse: exit code 5."""
+    import json
+
+    from lad_agent.training import held_out as pictures
+    from lad_agent.training import promotion
+
+    compared = promotion.compare(run, to, held_out)
+    typer.echo(json.dumps(compared, indent=2) if as_json else pictures.table(compared))
+    allowed = pictures.TOLERANCE if tolerance is None else tolerance
+    promotion.promote(run, to, compared, allowed)
+    if not as_json:
+        typer.echo(f"{to}: now {compared['models']['after']}")
 
 
 @app.command()
@@ -124,3 +156,81 @@ def compare(
 
     found = folders.compare([folders.find_run(folder) for folder in runs])
     typer.echo(json.dumps(found, indent=2) if as_json else folders.table(found))
+
+
+def _data(paths: list[Path] | None, reviews: bool, held_out: Path | None) -> dict[str, Any]:
+    return {"paths": paths or None, "reviews": reviews or None, "held_out": held_out}
+
+
+def _chosen(stage: Stage, config: str, steps: int | None, **flags: Any) -> RunConfig:
+    from lad_agent.training import config as configs
+
+    return configs.changed(configs.load(config), **flags, **{stage: {"steps": steps}})
+
+
+def _train(
+    stage: Any,
+    config: RunConfig,
+    out: Path | None,
+    *,
+    resume: bool,
+    dry: bool,
+    findings: tuple[str | None, str | None],
+) -> None:
+    from lad_agent import settings
+    from lad_agent.errors import UsageError
+
+    if out is None and not dry:
+        raise UsageError("name the run's folder: --out RUN")
+    store, since = findings
+    found: list[Finding] = []
+    if config.data.reviews and not resume:
+        found = _findings(settings.load(store=store), since)
+    if dry or out is None:
+        told = stage.dry_run(config, findings=found, say=typer.echo)
+        typer.echo(
+            f"memory a device: about {told.memory}; "
+            f"a step on this device: about {told.seconds:.3g} s"
+        )
+        return
+    if stage.train(config, out, findings=found, resume=resume, say=typer.echo) is None:
+        raise typer.Exit(143)
+
+
+def _findings(chosen: Settings, since: str | None) -> list[Finding]:
+    """Every decided review of a picture that a reasoner could have judged."""
+    from datetime import datetime
+
+    from lad_agent import images
+    from lad_agent.judgement import Finding as Found
+    from lad_agent.store import ReviewFilter, open_store
+    from lad_agent.training.sources import Finding
+
+    wanted = ReviewFilter(since=options.moment(since), decided=True)
+    with open_store(chosen.store, create=False) as audit:
+        reviews, kept = audit.reviews(wanted), audit.images
+    out = []
+    for review in reviews:
+        intake, outcome, decision = (
+            review.inspected.intake,
+            review.inspected.outcome,
+            review.decision,
+        )
+        if decision is None or review.decided_at is None or intake.image_sha256 is None:
+            continue
+        if outcome is not None and outcome.reason in images.GATED:
+            continue
+        lay = (Path(intake.image), *([kept / review.kept] if review.kept else []))
+        out.append(
+            Finding(
+                images.find(lay, intake.image_sha256) or lay[0],
+                intake.product,
+                decision.finding is Found.CONFORMING,
+                decision.rule,
+                decision.by,
+                datetime.fromisoformat(review.decided_at),
+                intake.image_sha256,
+                Path(intake.recipe_path),
+            )
+        )
+    return out

@@ -1,17 +1,50 @@
-"""How a store is opened, where its pauses lie, and how decided reviews come to their end."""
+"""How store and reasoner are opened, where pauses lie, and what is seen to beside inspecting:
+decided reviews are applied, and promises watched."""
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from lad_agent import outbox, reasoners
+from lad_agent.errors import LadAgentError, PrerequisiteError
 from lad_agent.graphs.checkpoints import PauseSaver
 from lad_agent.graphs.runner import resume
+from lad_agent.reasoners import Reasoner
 from lad_agent.settings import Settings
-from lad_agent.store import AsyncStore, AuditStore, ReviewFilter, Signing, open_store
+from lad_agent.store import AsyncStore, AuditStore, ReviewFilter, Signing, open_store, promises
+
+WATCH_EVERY_S = 60.0
+"""How often the promises are held against what the store shows."""
 
 
 def open_audit(chosen: Settings, *, create: bool = True) -> AuditStore:
-    """The audit store of the settings; it signs its heads where they name a key."""
-    return open_store(chosen.store, create=create, signing=signing(chosen))
+    """The audit store of the settings; it signs its heads where they name a key.
+
+    From now on it tells the sinks that the settings name.
+    """
+    audit = open_store(chosen.store, create=create, signing=signing(chosen))
+    try:
+        outbox.subscribe(audit, chosen)
+    except BaseException:
+        audit.close()
+        raise
+    return audit
+
+
+def open_reasoner(chosen: Settings) -> Reasoner:
+    """The reasoner of the settings, with room for all that is in flight.
+
+    Raises:
+        UsageError, PrerequisiteError: as `lad_agent.reasoners.open_reasoner`.
+    """
+    return reasoners.open_reasoner(
+        chosen.reasoner,
+        device=chosen.device,
+        adapter=chosen.adapter,
+        max_batch=chosen.max_batch,
+        queue=max(256, chosen.in_flight),
+    )
 
 
 def signing(chosen: Settings) -> Signing | None:
@@ -34,6 +67,20 @@ def signing(chosen: Settings) -> Signing | None:
     )
 
 
+def needed_signing(chosen: Settings) -> Signing:
+    """How heads and certificates are signed by these settings.
+
+    Raises:
+        PrerequisiteError: they name no key, or one that cannot be used.
+    """
+    found = signing(chosen)
+    if found is None:
+        raise PrerequisiteError(
+            "no signing key; make one with lad-agent audit keygen FILE, then --signing-key FILE"
+        )
+    return found
+
+
 def pauses_file(audit: AuditStore) -> Path:
     """The checkpoints beside the store."""
     return audit.file.with_name(audit.file.name + ".pauses")
@@ -43,6 +90,36 @@ async def settle(audit: AuditStore, store: AsyncStore, saver: PauseSaver) -> Non
     """Finish every inspection whose review is decided, whoever was stopped before it was."""
     for review in await asyncio.to_thread(audit.reviews, ReviewFilter(applied=False)):
         await resume(review.inspected.id, store=store, checkpointer=saver)
+
+
+async def watch_promises(audit: AuditStore, chosen: Settings, told: Callable[[str], None]) -> None:
+    """Raise the alarms that are due; `told` hears of each, and of a store that fails."""
+    try:
+        for alarm in await asyncio.to_thread(promises.check, audit, chosen.station, chosen.by):
+            told(f"alarm: {alarm}; lad-agent doctor")
+    except LadAgentError as error:
+        told(f"the promises could not be watched: {error}")
+
+
+@asynccontextmanager
+async def promises_watched(
+    audit: AuditStore, chosen: Settings, told: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """`watch_promises` now and then meanwhile, and at the end."""
+
+    async def keep_watching() -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            await watch_promises(audit, chosen, told)
+
+    watching = asyncio.create_task(keep_watching())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+    await watch_promises(audit, chosen, told)
 
 
 async def forget_pauses(audit: AuditStore, saver: PauseSaver) -> int:

@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ _LICENCES = {
     5120: "Qwen2.5-VL-32B: Apache-2.0",
     8192: "Qwen2.5-VL-72B: Qwen License, commercial use limited",
 }
+REACHED = 0.4
+"""Share of a device's matrix speed that training reaches (PaLM reports 0.46)."""
 _TEXT_TOKENS = 400
 """About what a long prompt and its answer take beside the pictures."""
 _PICTURES = 2
@@ -115,9 +119,9 @@ def open_base(base: Base, config: RunConfig) -> tuple[Any, Any]:
     return prepare(model, config, base.adapter if lora else None), loaded.processor
 
 
-def shrunken(base: Base, config: RunConfig) -> tuple[Any, Any]:
-    """A random model of the base's class and configuration, of two narrow layers, with the base's
-    own processor: no weights are read.
+def shrunken(base: Base, config: RunConfig, folder: Path) -> Base:
+    """Write into `folder` a random model of the base's class and configuration, of two narrow
+    layers, with the base's own processor: no weights are read.
 
     Raises:
         ModelError: configuration, tokenizer or processor cannot be used.
@@ -140,7 +144,9 @@ def shrunken(base: Base, config: RunConfig) -> tuple[Any, Any]:
     model = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**data))
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     model.generation_config.pad_token_id = processor.tokenizer.pad_token_id
-    return prepare(model.to(_device()), config, None), processor
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return Base(folder, None)
 
 
 def prepare(model: Any, config: RunConfig, adapter: Path | None) -> Any:
@@ -170,8 +176,7 @@ def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
     shape = _config(base)
     with torch.device("meta"):
         model = Qwen2_5_VLForConditionalGeneration(shape)
-    total = sum(p.numel() for p in model.parameters())
-    tower = sum(p.numel() for p in model.model.visual.parameters())
+    total, tower = map(_count, (model, model.model.visual))
     half = config.precision == "bfloat16"
     if config.adapter == "lora":
         learning = sum(
@@ -193,6 +198,35 @@ def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
         optimizer=8 * learning // shards,
         activations=_activations(shape, config, stage),
     )
+
+
+def seconds_a_step(base: Base, config: RunConfig, stage: Stage) -> float:
+    """About what a step of the real base takes on this device, from counted operations.
+
+    Forward takes 2 operations a parameter and token, backward 4, or 2 where only LoRA learns;
+    gradient checkpointing runs forward once more (Korthikanti et al. 2022, appendix A). They run
+    at `REACHED` of the speed that a matrix product of the run's precision is measured at. Every
+    token of GRPO's answers reads the language model's weights once, at the bandwidth measured.
+    """
+    shape, share = _config(base), runs.processes()
+    language, tower = _parameters(shape)
+    side = config.image_size // shape.vision_config.patch_size
+    tokens = _PICTURES * (side // shape.vision_config.spatial_merge_size) ** 2 + _TEXT_TOKENS
+    patches = _PICTURES * side**2
+    learn = 2 + (2 if config.adapter == "lora" else 4) + 2 * config.gradient_checkpointing
+    see = 6 if config.tower == "trained" else 2
+    dtype = getattr(torch, config.precision)
+    operations, bandwidth = _speed(dtype)
+    if stage == "sft":
+        work = config.sft.batch / share * (learn * language * tokens + see * tower * patches)
+        return float(work / (REACHED * operations))
+    section = config.grpo
+    answers, long = section.prompts * section.num_generations / share, section.max_completion
+    passes = learn + (2 if section.beta else 0)
+    work = answers * (passes * language * (tokens + long) + see * tower * patches)
+    work += answers * 2 * (language * (tokens + long) + tower * patches)
+    read = long * language * dtype.itemsize
+    return float(work / (REACHED * operations) + read / bandwidth)
 
 
 def refuse_too_big(base: Base, config: RunConfig, stage: Stage, free: int | None = None) -> Memory:
@@ -276,6 +310,37 @@ def _with_lora(model: Any, config: RunConfig, adapter: Path | None) -> Any:
     if rank != config.lora.rank:
         raise ModelError(f"{adapter}: of rank {rank}; set lora: {{rank: {rank}}} to go on with it")
     return opened
+
+
+def _parameters(shape: Qwen2_5_VLConfig) -> tuple[int, int]:
+    """Parameters that a token of text passes (the head's, and no table's), and those of a patch."""
+    with torch.device("meta"):
+        model = Qwen2_5_VLForConditionalGeneration(shape)
+    layers = sum(_count(layer) for layer in model.model.language_model.layers)
+    return layers + model.lm_head.weight.numel(), _count(model.model.visual)
+
+
+def _count(module: Any) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _speed(dtype: torch.dtype) -> tuple[float, float]:
+    """Operations a second in a product of matrices, bytes a second in a copy, on this device."""
+    device = torch.device(_device())
+    side = 8192 if device.type == "cuda" else 1024
+    square = torch.randn(side, side, device=device).to(dtype)
+    wide = torch.empty(2**28 if device.type == "cuda" else 2**25, dtype=torch.uint8, device=device)
+    product = min(_seconds(lambda: square @ square, device) for _ in range(4))
+    copied = min(_seconds(lambda: wide.clone(), device) for _ in range(4))
+    return 2 * side**3 / product, 2 * wide.numel() / copied
+
+
+def _seconds(work: Callable[[], Any], device: torch.device) -> float:
+    begin = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begin
 
 
 def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> int:

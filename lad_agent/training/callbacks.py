@@ -55,10 +55,9 @@ def guarded(run: Run) -> Iterator[None]:
     Raises:
         PrerequisiteError: a checkpoint could not be written, or the memory ran out.
     """
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        yield
+        with without_bars():
+            yield
     except torch.cuda.OutOfMemoryError as error:
         raise PrerequisiteError(
             f"the GPU's memory ran out; lower {run.stage}.micro or set gradient_checkpointing"
@@ -74,6 +73,15 @@ def guarded(run: Run) -> Iterator[None]:
         raise PrerequisiteError(
             f"{torn[0]} could not be written ({said}); {kept}: free room, then --resume"
         ) from error
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers shows no progress of its own in here."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -158,7 +166,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
                 f"{self.run.folder}: {broken[0]} is no number at step {state.global_step}; "
                 f"lower {self.run.stage}.learning_rate"
             )
-        seconds = round(time.monotonic() - self.begin, 1)
+        seconds = round(time.monotonic() - self.begin, 3)
         finite = {name: value for name, value in values.items() if name not in broken}
         runs.add_line(self.run.metrics, {"step": state.global_step, "seconds": seconds, **finite})
 

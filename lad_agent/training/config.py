@@ -39,9 +39,12 @@ class Lora(_Strict):
 
 
 class Data(_Strict):
-    """Folders or CSV files that `training.sources.open_source` reads."""
+    """Folders or CSV files that `training.sources.open_source` reads; with `reviews` people's
+    findings too. `held_out` is judged before and after, and never learned from."""
 
     paths: tuple[Path, ...] = ()
+    reviews: bool = False
+    held_out: Path | None = None
 
 
 class Texts(_Strict):

@@ -6,7 +6,6 @@ are all right or all wrong teach nothing; `pool` chooses prompts by trying them 
 """
 
 import json
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -25,14 +24,15 @@ from lad_agent import images as pictures
 from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.reasoners.processing import usable_size
-from lad_agent.training import bases, callbacks, curves, runs, sft, synloco, texts
+from lad_agent.training import runs, stage, synloco, texts
+from lad_agent.training.bases import Base
 from lad_agent.training.config import Grpo, RunConfig
-from lad_agent.training.resuming import resumable
+from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
 from lad_agent.training.rewards import REWARDS, Case, accuracy
-from lad_agent.training.sft import Lessons
+from lad_agent.training.sources import Finding
+from lad_agent.training.stage import DryRun, Plan, Say
 from lad_agent.training.watch import Step, trouble
 
-Say = Callable[[str], None]
 ASKED_FROM = 10**9
 """The position of the first prompt that only samples of rationales are taken from."""
 
@@ -61,11 +61,18 @@ def balanced(prompts: Prompts, positions: Iterable[int]) -> Iterator[int]:
             turn = not turn
 
 
-def train(config: RunConfig, out: Path, *, resume: bool = False, say: Say = print) -> Path | None:
+def train(
+    config: RunConfig,
+    out: Path,
+    *,
+    findings: Iterable[Finding] = (),
+    resume: bool = False,
+    say: Say = print,
+) -> Path | None:
     """Run GRPO into the run folder `out`; the folder of the model or adapter, None if stopped.
 
-    The prompts are about the pictures in `config.data`; without any, and for the pocket alone,
-    about SynLOCO's own.
+    The prompts are about the pictures in `config.data`, and in `findings` where it asks for
+    reviews; without any, and for the pocket alone, about SynLOCO's own.
 
     Raises:
         UsageError: `out` holds another run, the numbers of prompts, answers and processes do not
@@ -75,47 +82,19 @@ def train(config: RunConfig, out: Path, *, resume: bool = False, say: Say = prin
         ModelError, NotFound: the base cannot be used.
         PrerequisiteError: it does not fit into memory, or a checkpoint could not be written.
     """
-    section = config.grpo
-    base = bases.find(config.base)
-    told = say if runs.first_process() else _silent
-    if resume and (out / sft.result(config)).is_dir():
-        raise UsageError(f"{out}: this run has finished; its result is {out / sft.result(config)}")
-    told(bases.licence(base))
-    _micro_batches(section, runs.processes())
-    if base.adapter and config.adapter == "full" and section.beta:
-        raise UsageError(
-            f"{config.base}: full training of a LoRA run has no reference to hold to; "
-            "set grpo.beta to 0, or adapter to lora"
-        )
-    lessons, hashes = _lessons(config, told)
-    told(f"memory: about {bases.refuse_too_big(base, config, 'grpo')}")
-    run = runs.open_run(out, "grpo", config, base=base.fingerprint, data=hashes, resume=resume)
-    model, processor = bases.open_base(base, config)
-    prompts = about(lessons, config, processor) if lessons else _of_synloco(config)
-    asked = [prompts(ASKED_FROM + number) for number in range(config.samples)]
-    ask = partial(_say_of, processor, asked, section)
-    watchers = callbacks.watchers(run, steps=section.steps, ask=ask)
-    watch = Watch()
-    trainer = trainer_for(model, processor, prompts, config, run.folder, [watch, *watchers])
-    last = runs.last_checkpoint(run)
-    with callbacks.guarded(run), warnings.catch_warnings():
-        # TRL asks transformers for things under their old names.
-        warnings.simplefilter("ignore", FutureWarning)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        step = trainer.state.global_step
-        ended = step == section.steps and watch.reason is None
-        products = lessons.products if lessons else list(synloco.PRODUCTS)
-        folder = sft.save(trainer, base, products, run) if ended else None
-    if runs.first_process():
-        curves.write(run)
-    if watch.reason:
-        raise CheckFailed(f"{out}: stopped at step {step}: {watch.reason}")
-    if folder is None:
-        told(f"stopped at step {step} of {section.steps}; --resume goes on")
-        return None
-    lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
-    told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
-    return folder
+    if resume and config.data.reviews:
+        findings = kept_reviews(out)
+    make = partial(_plan, config, findings)
+    return stage.train("grpo", config, out, make, resume=resume, say=say)
+
+
+def dry_run(config: RunConfig, *, findings: Iterable[Finding] = (), say: Say = print) -> DryRun:
+    """Build everything, and take two real steps with a shrunken random model of the base's class.
+
+    Raises:
+        As `train`, but that memory is only told and no weights are needed.
+    """
+    return stage.dry_run("grpo", config, partial(_plan, config, findings), say=say)
 
 
 def about(lessons: Lessons, config: RunConfig, processor: Any) -> Prompts:
@@ -125,10 +104,10 @@ def about(lessons: Lessons, config: RunConfig, processor: Any) -> Prompts:
 
 
 def trainer_for(
-    model: Any,
-    processor: Any,
     prompts: Prompts,
     config: RunConfig,
+    model: Any,
+    processor: Any,
     folder: Path,
     watchers: Sequence[TrainerCallback] = (),
 ) -> Any:
@@ -138,17 +117,19 @@ def trainer_for(
     the folder that it was loaded from once more, as the reference to hold it to. Processes of a
     torch.distributed group share the groups of a step.
     """
-    from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
     section = config.grpo
-    on_gpu = torch.cuda.is_available()
     feed = Feed(prompts, section, folder)
+    shared = stage.arguments(
+        config,
+        folder,
+        micro_batches=_micro_batches(section, runs.processes()),
+        log_every=1,
+        **section.model_dump(),
+    )
     arguments = GRPOConfig(
-        output_dir=str(folder / "checkpoints"),
-        max_steps=section.steps,
-        per_device_train_batch_size=section.micro,
-        gradient_accumulation_steps=_micro_batches(section, runs.processes()),
+        **shared,
         num_generations=section.num_generations,
         max_completion_length=section.max_completion,
         temperature=section.temperature,
@@ -157,33 +138,18 @@ def trainer_for(
         loss_type="dapo",
         reward_weights=list(section.rewards.values()),
         shuffle_dataset=False,
-        learning_rate=section.learning_rate,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=min(section.warmup, section.steps),
         weight_decay=0.0,
-        max_grad_norm=1.0,
-        seed=config.seed,
-        use_cpu=not on_gpu,
-        ddp_backend="gloo" if runs.processes() > 1 and not on_gpu else None,
-        bf16=config.precision == "bfloat16",
-        activation_checkpointing=config.gradient_checkpointing,
-        ddp_find_unused_parameters=False,
-        report_to="none",
-        disable_tqdm=True,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=config.checkpoint_every,
-        save_total_limit=config.keep_checkpoints,
     )
-    trainer = resumable(GRPOTrainer)(
+    trainer = stage.trainer_of(
+        GRPOTrainer,
+        watchers,
         model=model,
         reward_funcs=[_reward(name) for name in section.rewards],
         args=arguments,
         train_dataset=feed.dataset(),
         processing_class=processor,
-        callbacks=list(watchers),
     )
-    trainer.remove_callback(PrinterCallback)
     if section.pool:
         trainer.add_callback(Refresh(feed, processor))
     return trainer
@@ -339,6 +305,39 @@ def _answers(
     return [said[row * size : (row + 1) * size] for row in range(len(prompts))]
 
 
+def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) -> Plan:
+    _micro_batches(config.grpo, runs.processes())
+    if base.adapter and config.adapter == "full" and config.grpo.beta:
+        raise UsageError(
+            f"{config.base}: full training of a LoRA run has no reference to hold to; "
+            "set grpo.beta to 0, or adapter to lora"
+        )
+    lessons, watch = _lessons(config, findings, say), Watch()
+
+    def prompts(run: RunConfig, processor: Any) -> Prompts:
+        return about(lessons, run, processor) if lessons else _of_synloco(run)
+
+    def trainer(
+        run: RunConfig, model: Any, processor: Any, folder: Path, watchers: Sequence[Any]
+    ) -> Any:
+        stream = prompts(run, processor)
+        return trainer_for(stream, run, model, processor, folder, [watch, *watchers])
+
+    def ask(run: RunConfig, processor: Any, model: Any) -> Sequence[Mapping[str, Any]]:
+        stream = prompts(run, processor)
+        asked = [stream(ASKED_FROM + number) for number in range(run.samples)]
+        return _say_of(processor, asked, run.grpo, model)
+
+    return Plan(
+        lessons.products if lessons else list(synloco.PRODUCTS),
+        lessons.hashes if lessons else {},
+        lessons.reviews if lessons else [],
+        trainer,
+        ask,
+        lambda: watch.reason,
+    )
+
+
 def _say_of(
     processor: Any, prompts: Sequence[Prompt], config: Grpo, model: Any
 ) -> list[Mapping[str, Any]]:
@@ -356,16 +355,14 @@ def _say_of(
     ]
 
 
-def _lessons(config: RunConfig, say: Say) -> tuple[Lessons | None, dict[str, str]]:
-    """The pictures to learn from, None for SynLOCO's own, and a hash of each product's."""
-    if config.data.paths:
-        lessons, hashes = sft.learn_from(config, say)
-        if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:
-            raise CheckFailed("all pictures for training have one label; half must be anomalous")
-        return lessons, hashes
-    if config.base != "pocket":
-        raise UsageError("no data to learn from: --data PATH (a folder of pictures)")
-    return None, {}
+def _lessons(config: RunConfig, findings: Iterable[Finding], say: Say) -> Lessons | None:
+    """What to learn from; None for SynLOCO's own pictures."""
+    if config.base == "pocket" and not config.data.paths and not config.data.reviews:
+        return None
+    lessons = learn_from(config, findings, say)
+    if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:
+        raise CheckFailed("all pictures for training have one label; half must be anomalous")
+    return lessons
 
 
 def _of_synloco(config: RunConfig) -> Prompts:
@@ -441,10 +438,6 @@ def _micro_batches(config: Grpo, world: int) -> int:
             "answers, and whole groups fall to each"
         )
     return own // config.micro
-
-
-def _silent(text: str) -> None:
-    """Of several processes one speaks."""
 
 
 class Refresh(TrainerCallback):  # type: ignore[misc]

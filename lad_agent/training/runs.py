@@ -4,6 +4,8 @@
     run.json          stage, seed, base and its fingerprint, git commit, versions, data hashes
     metrics.jsonl     one line a log entry; `tensorboard/` holds the same
     samples.jsonl     rationales of the same few pictures over time
+    reviews.jsonl     the findings among its lessons: picture, label, who found it and when
+    held_out.json     figures on the held-out pictures, before and after
     curves.png        the metrics drawn
     checkpoints/      checkpoint-STEP; one with the file `whole` is complete
     model/, adapter/  the result: a model folder, or a LoRA adapter of the base
@@ -52,6 +54,10 @@ class Run:
     @property
     def samples(self) -> Path:
         return self.folder / "samples.jsonl"
+
+    @property
+    def reviews(self) -> Path:
+        return self.folder / "reviews.jsonl"
 
 
 def open_run(

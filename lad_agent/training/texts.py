@@ -51,9 +51,8 @@ class Text:
 def tasks(examples: Iterable[Example]) -> dict[str, Task]:
     """The task of every product among `examples`.
 
-    Rules and region are those of the nearest `recipe.yaml` in the pictures' folder or above it,
-    else those shipped for the product, else none. References are the good pictures for training,
-    else the recipe's.
+    Rules and region are those of the recipe (`recipe_of`), else none. References are the good
+    pictures for training, else the recipe's.
 
     Raises:
         RecipeError: a recipe cannot be used.
@@ -62,6 +61,22 @@ def tasks(examples: Iterable[Example]) -> dict[str, Task]:
     for example in examples:
         grouped.setdefault(example.product, []).append(example)
     return {product: _task(product, group) for product, group in grouped.items()}
+
+
+def recipe_of(product: str, examples: Sequence[Example]) -> Recipe | None:
+    """The recipe that pictures of one product are judged by: the one that a picture was reviewed
+    under, else the nearest `recipe.yaml` in the folder of one or above it, else the one shipped.
+
+    Raises:
+        RecipeError: it cannot be used.
+    """
+    folders = dict.fromkeys(e.image.resolve().parent for e in examples)
+    reviewed = dict.fromkeys(e.recipe for e in examples if e.recipe is not None)
+    above = (place / RECIPE_FILE for folder in folders for place in (folder, *folder.parents))
+    for path in (*reviewed, *above):
+        if path.is_file():
+            return recipe.load(path)
+    return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None
 
 
 def draw(rng: np.random.Generator, example: Example, task: Task, shares: Texts) -> Text:
@@ -110,7 +125,7 @@ def order(seed: int, examples: int, count: int) -> list[int]:
 
 
 def _task(product: str, group: Sequence[Example]) -> Task:
-    found = _recipe(product, group[0].image)
+    found = recipe_of(product, group)
     values: dict[str, set[str]] = {}
     for example in group:
         for subject, value in (example.facts.attributes if example.facts else {}).items():
@@ -123,13 +138,6 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         tuple(good) or (found.references if found else ()),
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
     )
-
-
-def _recipe(product: str, image: Path) -> Recipe | None:
-    for folder in image.resolve().parents:
-        if (folder / RECIPE_FILE).is_file():
-            return recipe.load(folder / RECIPE_FILE)
-    return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None
 
 
 def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: bool) -> Text:

@@ -20,7 +20,10 @@ COMMANDS = (
     "train",
     "evaluate",
     "calibrate",
+    "hold",
     "doctor",
+    "watch",
+    "outbox",
 )
 
 
@@ -40,6 +43,13 @@ def test_help_names_every_command(cli: Cli) -> None:
         ("review", "decide"),
         ("audit", "list"),
         ("audit", "show"),
+        ("outbox", "list"),
+        ("outbox", "retry"),
+        ("outbox", "send"),
+        ("outbox", "off"),
+        ("hold", "on"),
+        ("hold", "release"),
+        ("hold", "list"),
         ("recipe", "new"),
         ("recipe", "check"),
         ("train", "pocket"),

@@ -48,3 +48,17 @@ def test_html_is_written_beside_the_table(cli: Cli, batch: Batch, tmp_path: Path
     assert 'data-image="screw_bag/test/d.png"' in page.read_text(encoding="utf-8")
     ran = cli("evaluate", batch.results, "--truth", batch.truth, "--html", tmp_path / "no" / "x")
     assert (ran.code, "--html" in ran.error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name what to evaluate: RESULTS with --truth DIR, or --ablation FOLDER"),
+        (("results.jsonl",), "name what to evaluate"),
+        (("results.jsonl", "--ablation", "out"), "--ablation judges by itself"),
+        (("--ablation", "out"), "an ablation learns and judges: --data PATH and --held-out PATH"),
+    ],
+)
+def test_wrong_use_is_one_line(cli: Cli, arguments: tuple[str, ...], words: str) -> None:
+    ran = cli("evaluate", *arguments)
+    assert (ran.code, words in ran.error) == (2, True)

@@ -38,16 +38,6 @@ QWEN_3B: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random toy."""
-    folder = tmp_path_factory.mktemp("small")
-    tokens = toy.tokenizer()
-    toy.network(tokens).eval().save_pretrained(folder)
-    new_processor(tokens, toy.CHAT_TEMPLATE, toy.SIZE).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """The 3B's configuration, without weights, with the toy's tokenizer."""
     folder = tmp_path_factory.mktemp("Qwen2.5-VL-3B")
@@ -131,8 +121,9 @@ def test_an_earlier_run_is_gone_on_from(small: Path, tmp_path: Path) -> None:
         bases.open_base(after, changed(config, lora={"rank": 4}))
 
 
-def test_shrunken_3b_keeps_class_vocabulary_and_patches(big: Base) -> None:
-    model, _ = bases.shrunken(big, _config(big.folder, adapter="full"))
+def test_shrunken_3b_keeps_class_vocabulary_and_patches(big: Base, tmp_path: Path) -> None:
+    config = _config(big.folder, adapter="full")
+    model, _ = bases.open_base(bases.shrunken(big, config, tmp_path), config)
     assert type(model).__name__ == "Qwen2_5_VLForConditionalGeneration"
     assert model.config.text_config.vocab_size == 151936
     assert model.config.vision_config.patch_size == 14
@@ -185,3 +176,17 @@ def test_estimate_is_what_the_tensors_take(small: Path, keys: dict[str, Any]) ->
     assert told.gradients == size(p.grad for p in parameters if p.grad is not None)
     moments = [s[n] for s in optimizer.state.values() for n in ("exp_avg", "exp_avg_sq")]
     assert told.optimizer == size(moments)
+
+
+def test_time_of_a_step_grows_with_its_work(big: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device of 100 TFLOP/s and 1 TB/s, whatever this one is."""
+    monkeypatch.setattr(bases, "_speed", lambda dtype: (1e14, 1e12))
+    config = load("qwen2.5-vl-3b-full")
+    sft = bases.seconds_a_step(big, config, "sft")
+    # 16 texts of 912 tokens through 3.1e9 parameters, 8 operations each; the tower once.
+    assert sft == pytest.approx(16 * 912 * 8 * 3.1e9 / 4e13, rel=0.15)
+    assert bases.seconds_a_step(big, changed(config, sft={"batch": 32}), "sft") == 2 * sft
+    assert bases.seconds_a_step(big, load("qwen2.5-vl-3b-lora"), "sft") < sft
+    grpo = bases.seconds_a_step(big, config, "grpo")
+    assert grpo > 4 * sft
+    assert bases.seconds_a_step(big, changed(config, grpo={"beta": 0.0}), "grpo") < grpo

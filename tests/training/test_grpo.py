@@ -18,13 +18,14 @@ from lad_agent import protocol
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Rule
-from lad_agent.training import grpo, runs, watch
-from lad_agent.training.config import Data, Grpo, RunConfig
+from lad_agent.training import bases, grpo, runs, watch
+from lad_agent.training.config import Data, Grpo, RunConfig, changed
 from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
 from lad_agent.training.rewards import Case
 from tests.reasoners import toy
+from tests.training.conftest import own_pictures
 
 RULES = (Rule(id="R1", text="exactly 2 nuts"),)
 CONFIG = Grpo(
@@ -41,7 +42,7 @@ def run_config(section: Grpo = CONFIG, **keys: Any) -> RunConfig:
 def fit(model: Any, processor: Any, stream: grpo.Prompts, section: Grpo, folder: Path) -> Any:
     """Train without a run around it; returns the trainer."""
     watch = grpo.Watch()
-    trainer = grpo.trainer_for(model, processor, stream, run_config(section), folder, [watch])
+    trainer = grpo.trainer_for(stream, run_config(section), model, processor, folder, [watch])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer.train()
@@ -238,38 +239,24 @@ def test_answers_are_tried_with_the_models_own_sampling(model: Any, processor: A
 
 
 @pytest.fixture(scope="module")
-def doubting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy's folder: it calls two in three green pictures anomalous, bright ones always."""
-    folder = tmp_path_factory.mktemp("toy")
-    toy.teach(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Green pictures that are good, bright ones that are bad."""
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    toy.write_recipe(folder)
-    for number in range(6):
-        for name, colour in (("good", toy.GREEN), ("bad/no_lamp", toy.BRIGHT)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            toy.picture(colour, number, 64).save(folder / name / f"{number:02d}.png")
-    return folder
+    return own_pictures(tmp_path_factory.mktemp("data") / "toy", 6, toy.GREEN)
 
 
-def toy_run(doubting: Path, labelled: Path, steps: int) -> RunConfig:
+def toy_run(taught: Path, labelled: Path, steps: int) -> RunConfig:
     section = Grpo(
         steps=steps, prompts=4, num_generations=8, micro=32, max_completion=toy.LIMIT,
         learning_rate=3e-4, warmup=0, beta=0.0,
     )  # fmt: skip
     return run_config(
-        section, base=str(doubting), image_size=toy.SIZE, data={"paths": [str(labelled)]},
+        section, base=str(taught), image_size=toy.SIZE, data={"paths": [str(labelled)]},
         checkpoint_every=2, samples=2, samples_every=2,
     )  # fmt: skip
 
 
-def test_verdicts_alone_teach(doubting: Path, labelled: Path, tmp_path: Path) -> None:
-    config = toy_run(doubting, labelled, 12)
+def test_verdicts_alone_teach(taught: Path, labelled: Path, tmp_path: Path) -> None:
+    config = toy_run(taught, labelled, 12)
     said: list[str] = []
     folder = grpo.train(config, tmp_path / "run", say=said.append)
     assert folder == tmp_path / "run" / "model"
@@ -291,9 +278,9 @@ class Killed(Exception):
 
 
 def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
-    doubting: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    taught: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = toy_run(doubting, labelled, 4)
+    config = toy_run(taught, labelled, 4)
     grpo.train(config, tmp_path / "whole", say=_quiet)
     real, calls = grpo.shares, []
 
@@ -318,8 +305,23 @@ def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
     assert sorted(set(kept)) == [1, 2, 3, 4]
 
 
-def test_a_base_without_data_is_refused(doubting: Path, labelled: Path, tmp_path: Path) -> None:
-    config = toy_run(doubting, labelled, 2)
+@pytest.mark.parametrize("adapter", ["full", "lora"])
+def test_dry_run(taught: Path, labelled: Path, adapter: str) -> None:
+    """In full training the reference model is opened from the shrunken base's own folder."""
+    config = toy_run(taught, labelled, 50)
+    section = {"prompts": 2, "num_generations": 2, "micro": 4, "beta": 0.02}
+    said: list[str] = []
+    found = grpo.dry_run(changed(config, adapter=adapter, grpo=section), say=said.append)
+    assert found.seconds > 0
+    assert found.memory == bases.estimate(
+        bases.find(str(taught)), changed(config, adapter=adapter, grpo=section), "grpo"
+    )
+    assert "licence" in said[0]
+    assert "pictures to learn from" in said[-1]
+
+
+def test_a_base_without_data_is_refused(taught: Path, labelled: Path, tmp_path: Path) -> None:
+    config = toy_run(taught, labelled, 2)
     bare = config.model_copy(update={"data": Data()})
     with pytest.raises(UsageError, match="--data PATH"):
         grpo.train(bare, tmp_path / "run", say=_quiet)

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,16 @@ from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, PrerequisiteError, UnreadableInput, UsageError
 from lad_agent.rationale import Facts
 from lad_agent.reasoners.checkpoint import load_checkpoint
-from lad_agent.reasoners.processing import new_processor
 from lad_agent.recipe import Region, Rule
 from lad_agent.training import callbacks, runs, sft, texts
 from lad_agent.training.config import RunConfig, Texts, changed, dump
+from lad_agent.training.lessons import learn_from
 from lad_agent.training.sources import Example
 from lad_agent.training.texts import Task, Text
 from tests.reasoners import toy
+from tests.training.conftest import own_pictures
+
+pytestmark = pytest.mark.usefixtures("_one_thread")
 
 FACTS = Facts("toy", {"lamps": ["A1", "B2"], "nuts": []}, {"colour": "red", "cap": "blue"})
 RULES = (
@@ -44,40 +46,17 @@ SHOWN = Example(Path("q.png"), "0" * 64, "toy", "train", "good", facts=FACTS)
 BAD = Example(Path("b.png"), "1" * 64, "toy", "train", "bad", cause="missing_nut", rule="R2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    tokens = toy.tokenizer()
-    toy.network(tokens).eval().save_pretrained(folder)
-    new_processor(tokens, toy.CHAT_TEMPLATE, toy.SIZE).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's own folder: 12 good and 12 bad pictures of 64 px, with a recipe."""
-    folder = tmp_path_factory.mktemp("data") / "toy"
-    toy.write_recipe(folder)
-    for number in range(12):
-        for name, colour in (("good", toy.DARK), ("bad/no_lamp", toy.BRIGHT)):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            toy.picture(colour, number, 64).save(folder / name / f"{number:02d}.png")
-    return folder
+    """A user's own folder: 12 good and 12 bad pictures."""
+    return own_pictures(tmp_path_factory.mktemp("data") / "toy", 12, toy.DARK)
 
 
 @pytest.fixture(scope="module")
-def config(base: Path, pictures: Path) -> RunConfig:
+def config(small: Path, pictures: Path) -> RunConfig:
     return RunConfig.model_validate(
         {
-            "base": str(base),
+            "base": str(small),
             "adapter": "lora",
             "image_size": toy.SIZE,
             "data": {"paths": [str(pictures)]},
@@ -177,7 +156,7 @@ def test_captions_and_questions() -> None:
 
 
 def test_tasks_find_recipe_and_references(pictures: Path, tmp_path: Path) -> None:
-    image = pictures / "good" / "00.png"
+    image = pictures / "good" / "000.png"
     found = texts.tasks([replace(SHOWN, image=image)])["toy"]
     assert (found.rules, found.references) == (toy.RULES, (image,))
     assert found.values == {"cap": ("blue",), "colour": ("red",)}
@@ -198,10 +177,10 @@ def test_order_shows_each_picture_equally_often(examples: int, count: int, seed:
 
 
 def test_a_batch_supervises_the_completion_and_holds_every_picture(
-    base: Path, pictures: Path
+    small: Path, pictures: Path
 ) -> None:
-    processor = load_checkpoint(base, device="cpu").processor
-    good, bad = pictures / "good" / "00.png", pictures / "bad" / "no_lamp" / "00.png"
+    processor = load_checkpoint(small, device="cpu").processor
+    good, bad = pictures / "good" / "000.png", pictures / "bad" / "no_lamp" / "000.png"
     two = Text(protocol.messages("toy", RULES), "<think>a</think>", (good, bad), Region())
     one = Text(protocol.caption_messages(["lamps"]), "<think>longer</think>", (bad,), Region())
     batch = sft.collate([two, one], processor, toy.SIZE)
@@ -218,8 +197,8 @@ def test_a_batch_supervises_the_completion_and_holds_every_picture(
     assert bool((second == third).all())
 
 
-def test_a_picture_that_is_gone_is_not_replaced(base: Path, tmp_path: Path) -> None:
-    processor = load_checkpoint(base, device="cpu").processor
+def test_a_picture_that_is_gone_is_not_replaced(small: Path, tmp_path: Path) -> None:
+    processor = load_checkpoint(small, device="cpu").processor
     text = Text(protocol.caption_messages(["x"]), "y", (tmp_path / "gone.png",), Region())
     with pytest.raises(UnreadableInput, match=r"gone\.png: no such file"):
         sft.collate([text], processor, toy.SIZE)
@@ -247,9 +226,9 @@ def test_a_run_leaves_everything(whole: tuple[Path, list[str]], config: RunConfi
     assert not (out / "adapter" / "training_args.bin").exists()
 
 
-def test_the_adapter_serves(whole: tuple[Path, list[str]], base: Path) -> None:
-    loaded = load_checkpoint(base, device="cpu", adapter=whole[0] / "adapter")
-    assert loaded.fingerprint != load_checkpoint(base, device="cpu").fingerprint
+def test_the_adapter_serves(whole: tuple[Path, list[str]], small: Path) -> None:
+    loaded = load_checkpoint(small, device="cpu", adapter=whole[0] / "adapter")
+    assert loaded.fingerprint != load_checkpoint(small, device="cpu").fingerprint
 
 
 def test_finished_runs_are_not_run_again(whole: tuple[Path, list[str]], config: RunConfig) -> None:
@@ -378,7 +357,8 @@ def test_dry_run(config: RunConfig) -> None:
     found = sft.dry_run(config, say=said.append)
     assert found.seconds > 0
     assert found.memory.total > 0
-    assert 0 < found.examples < 24
+    assert 0 < int(said[1].split()[0]) < 24
+    assert "pictures to learn from" in said[1]
     assert "licence" in said[0]
 
 
@@ -393,7 +373,7 @@ def test_batch_that_cannot_be_shared(config: RunConfig, tmp_path: Path) -> None:
 
 def test_no_data(config: RunConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--data PATH"):
-        sft.learn_from(changed(config, data={"paths": []}))
+        learn_from(changed(config, data={"paths": []}))
 
 
 def test_pictures_for_training_of_one_class(config: RunConfig, tmp_path: Path) -> None:
@@ -403,7 +383,7 @@ def test_pictures_for_training_of_one_class(config: RunConfig, tmp_path: Path) -
         lines.append(f"{number}.png,{'good' if number else 'bad'},{'train' if number else 'test'}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(CheckFailed, match="all 3 pictures for training are good"):
-        sft.learn_from(changed(config, data={"paths": [tmp_path]}))
+        learn_from(changed(config, data={"paths": [tmp_path]}))
 
 
 def test_an_unreadable_picture_stops_the_run_before_it_starts(

@@ -13,6 +13,8 @@ from lad_agent.training.evaluation.figures import (
     evaluate,
     figures_of,
     metrics,
+    over_runs,
+    paired,
     verdicts,
 )
 from lad_agent.training.evaluation.joined import Joined, Judged, join
@@ -34,7 +36,9 @@ __all__ = [
     "join",
     "markdown",
     "metrics",
+    "over_runs",
     "page",
+    "paired",
     "read_truth",
     "table",
     "verdicts",

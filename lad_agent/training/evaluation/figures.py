@@ -87,16 +87,7 @@ def verdicts(judged: Sequence[Judged], resampling: Resampling | None = None) -> 
     """
     rates = _rates(judged)
     bad = np.array([j.truth.anomalous for j in judged], dtype=bool)
-    score = np.array([j.score for j in judged])
-
-    def figures(weights: Floats) -> dict[str, Floats]:
-        values = {
-            name: scores.ratio(weights @ part, weights @ whole)
-            for name, (part, whole) in rates.items()
-        }
-        balanced = (values.pop("hit") + values.pop("clear")) / 2
-        auroc = scores.area(score, bad, weights) if len(judged) else np.full(1, np.nan)
-        return {"balanced_accuracy": balanced, "auroc": auroc, **values}
+    figures = _figures(judged)
 
     found = {
         "n": len(judged),
@@ -115,6 +106,42 @@ def verdicts(judged: Sequence[Judged], resampling: Resampling | None = None) -> 
     if hit and clear:
         exact["balanced_accuracy"] = [(hit[0] + clear[0]) / 2, (hit[1] + clear[1]) / 2]
     return found | {"intervals": bootstrap.intervals(figures, _strata(judged), resampling) | exact}
+
+
+def paired(
+    before: Sequence[Sequence[Judged]], after: Sequence[Sequence[Judged]], resampling: Resampling
+) -> Metrics:
+    """How far every figure of `verdicts` moves from `before` to `after`, as a mean over runs.
+
+    Both hold one list a run, all of the same pictures in the same order. Of each figure:
+    `before`, `after`, `difference`, and its `interval`, for which pictures are drawn anew for all
+    runs together, and of several runs the pairs of them.
+    """
+    one, two = _mean_figures(before, resampling.seed), _mean_figures(after, resampling.seed)
+
+    def moved(weights: Floats) -> dict[str, Floats]:
+        first, second = one(weights), two(weights)
+        return {name: second[name] - first[name] for name in first}
+
+    ends = bootstrap.intervals(moved, _strata(before[0]), resampling)
+    first, second = _means(before), _means(after)
+    return {
+        name: {
+            "before": first[name],
+            "after": second[name],
+            "difference": _difference(first[name], second[name]),
+            "interval": ends[name],
+        }
+        for name in ends
+    }
+
+
+def over_runs(runs: Sequence[Sequence[Judged]], resampling: Resampling) -> Metrics:
+    """Every figure of `verdicts` as a mean over runs (of the same pictures in the same order), and
+    `intervals`, for which pictures and runs are drawn anew."""
+    figures = _mean_figures(runs, resampling.seed)
+    ends = bootstrap.intervals(figures, _strata(runs[0]), resampling)
+    return {"n": len(runs[0]), "runs": len(runs), **_means(runs), "intervals": ends}
 
 
 def knowing(source: str, judged: Sequence[Judged], resampling: Resampling | None = None) -> Metrics:
@@ -168,6 +195,57 @@ def by_difference(judged: Sequence[Judged]) -> Metrics:
         }
         for name, group in sorted(groups.items())
     }
+
+
+def _figures(judged: Sequence[Judged]) -> Callable[[Floats], dict[str, Floats]]:
+    """From weights [draws, n] to every figure of `verdicts`, [draws] each."""
+    rates = _rates(judged)
+    bad = np.array([j.truth.anomalous for j in judged], dtype=bool)
+    score = np.array([j.score for j in judged])
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        values = {
+            name: scores.ratio(weights @ part, weights @ whole)
+            for name, (part, whole) in rates.items()
+        }
+        balanced = (values.pop("hit") + values.pop("clear")) / 2
+        auroc = scores.area(score, bad, weights) if len(judged) else np.full(1, np.nan)
+        return {"balanced_accuracy": balanced, "auroc": auroc, **values}
+
+    return figures
+
+
+def _mean_figures(
+    runs: Sequence[Sequence[Judged]], seed: int
+) -> Callable[[Floats], dict[str, Floats]]:
+    """As `_figures`, each the mean over runs that are drawn anew for every row of the weights.
+
+    Equal seeds draw equal runs: the differences of two such means are those of pairs.
+    """
+    each = [_figures(judged) for judged in runs]
+    rng = np.random.default_rng([seed, len(runs)])
+
+    def figures(weights: Floats) -> dict[str, Floats]:
+        share = np.full(len(each), 1 / len(each))
+        drawn = rng.multinomial(len(each), share, size=len(weights)) / len(each)
+        values = [one(weights) for one in each]
+        return {
+            name: sum((drawn[:, i] * one[name] for i, one in enumerate(values)), np.zeros(1))
+            for name in values[0]
+        }
+
+    return figures
+
+
+def _means(runs: Sequence[Sequence[Judged]]) -> Metrics:
+    """The plain figures as means over runs; None where a run leaves one undefined."""
+    found = [_plain(_figures(judged)(np.ones((1, len(judged))))) for judged in runs]
+    values = {name: [one[name] for one in found] for name in found[0]}
+    return {n: None if None in v else sum(v) / len(v) for n, v in values.items()}
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
 
 
 def _rates(judged: Sequence[Judged]) -> dict[str, tuple[Floats, Floats]]:

@@ -1,0 +1,134 @@
+"""What a run learns from: labelled pictures and people's findings, checked as one set."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.training import held_out, runs, texts
+from lad_agent.training.config import RunConfig
+from lad_agent.training.runs import Run
+from lad_agent.training.sources import Example, Finding, Shares, check, from_reviews, open_source
+from lad_agent.training.texts import Task
+
+Say = Callable[[str], None]
+
+ALL_FOR_TRAINING = Shares(validation=0.0, test=0.0)
+"""Findings are rare and dear: each is learned from, and a held-out set of its own is the judge."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What a run learns from, a few other pictures that it is asked about on the way, a hash of
+    every product's pictures and labels, and those of `examples` that people have reviewed."""
+
+    examples: tuple[Example, ...]
+    asked: tuple[Example, ...]
+    tasks: Mapping[str, Task]
+    hashes: Mapping[str, str]
+
+    @property
+    def products(self) -> list[str]:
+        return sorted({example.product for example in self.examples})
+
+    @property
+    def reviews(self) -> list[Example]:
+        return [example for example in self.examples if example.by is not None]
+
+
+def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = print) -> Lessons:
+    """The lessons in a configuration's data, and in `findings` where it asks for reviews.
+
+    Raises:
+        UsageError: no data is named, a path is no source, or there is no finding.
+        CheckFailed: the data cannot be trained on; names every fault.
+    """
+    data = config.data
+    if not data.paths and not data.reviews:
+        raise UsageError("no data to learn from: --data PATH (a folder of pictures)")
+    sources = [open_source(path) for path in data.paths]
+    if data.reviews:
+        # A picture that was reviewed twice, with one finding, is one lesson.
+        found = {(f.sha256 or f.image, f.conforming): f for f in findings}
+        if not found:
+            raise UsageError("no decided review names a picture to learn from: lad-agent review")
+        sources.append(from_reviews(found.values(), ALL_FOR_TRAINING))
+    report = check.require(sources)
+    for warning in report.warnings:
+        say(warning)
+    examples = tuple(e for e in report.examples if e.split == "train")
+    if not examples:
+        raise CheckFailed("no picture is for training: none lies in the split train")
+    if all(e.facts is None for e in examples) and len({e.anomalous for e in examples}) == 1:
+        kind = "anomalous" if examples[0].anomalous else "good"
+        raise CheckFailed(
+            f"all {len(examples)} pictures for training are {kind}, and their content is not "
+            "known: the model would learn one answer; add a folder with both"
+        )
+    if data.held_out is not None:
+        held = held_out.pictures(data.held_out)
+        held_out.refuse_taught(held, {e.sha256 for e in examples})
+    lines: dict[str, list[str]] = {}
+    for e in report.examples:
+        lines.setdefault(e.product, []).append(f"{e.sha256} {e.split} {e.kind} {e.rule} {e.cause}")
+    say(f"{len(examples)} pictures to learn from")
+    return Lessons(
+        examples,
+        _asked(report.examples, config),
+        texts.tasks(report.examples),
+        {product: runs.digest(group) for product, group in sorted(lines.items())},
+    )
+
+
+def keep_reviews(reviews: Sequence[Example], run: Run) -> None:
+    """Write the findings among a run's lessons into its folder, if there are any."""
+    if reviews:
+        lines = [json.dumps(_line(example), ensure_ascii=False) + "\n" for example in reviews]
+        runs.write_whole(run.reviews, "".join(lines))
+
+
+def kept_reviews(folder: Path) -> list[Finding]:
+    """The findings that the run in `folder` learns from: a resumed run keeps to them.
+
+    Raises:
+        NotFound: it holds no run.
+    """
+    return [
+        Finding(
+            Path(line["image"]),
+            line["product"],
+            line["finding"] == "conforming",
+            line["rule"],
+            line["by"],
+            datetime.fromisoformat(line["at"]),
+            line["sha256"],
+            Path(line["recipe"]) if line["recipe"] else None,
+        )
+        for line in runs.read_lines(runs.find_run(folder).reviews)
+    ]
+
+
+def _line(example: Example) -> dict[str, Any]:
+    return {
+        "image": str(example.image),
+        "sha256": example.sha256,
+        "product": example.product,
+        "recipe": str(example.recipe) if example.recipe else None,
+        "finding": "nonconforming" if example.anomalous else "conforming",
+        "rule": example.rule,
+        "by": example.by,
+        "at": example.at.isoformat() if example.at else None,
+    }
+
+
+def _asked(examples: Sequence[Example], config: RunConfig) -> tuple[Example, ...]:
+    """Pictures for validation if there are any, good and anomalous ones by turns."""
+    mixed = sorted(examples, key=lambda e: e.sha256)
+    others = [e for e in mixed if e.split == "validation"] or mixed
+    pools = [[e for e in others if e.anomalous is side] for side in (False, True)]
+    longest = max(map(len, pools))
+    turns = [pool[n] for n in range(longest) for pool in pools if n < len(pool)]
+    return tuple(turns[: config.samples])

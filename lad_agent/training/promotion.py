@@ -1,0 +1,86 @@
+"""A run's result takes the place of the model in use, unless it got worse."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.training import bases, held_out, runs
+from lad_agent.training.bases import Base
+from lad_agent.training.calibration import trained_on
+
+RECORD = "promoted.json"
+"""In the run's folder: where its result was promoted to, when, and on what figures."""
+
+
+def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, Any]:
+    """The run in `folder` beside what lies in `to`, or beside the run's base if nothing does.
+
+    `pictures` is the held-out set, by default the one that the run's configuration names. The
+    figures are those of `held_out.compare`.
+
+    Raises:
+        NotFound, UsageError: no finished run, no held-out set, or `to` holds something else.
+        CheckFailed: the run, or one that it went on from, has learned from held-out pictures.
+    """
+    run, after = runs.find_run(folder), bases.find(str(folder))
+    held = pictures or run.config.data.held_out
+    if held is None:
+        raise UsageError(f"{folder}: names no held-out pictures to judge it by; --held-out PATH")
+    held_out.refuse_taught(held_out.pictures(held), _taught(folder))
+    before = _in_use(to, after) or bases.find(run.config.base)
+    return held_out.compare(before, after, held)
+
+
+def promote(
+    folder: Path,
+    to: Path,
+    compared: Mapping[str, Any],
+    tolerance: float = held_out.TOLERANCE,
+) -> None:
+    """Copy the result of the run in `folder` to `to`; what was there moves to `to`.previous.
+
+    Raises:
+        CheckFailed: by what was `compared` it got worse (`held_out.worse`); `to` stays as it is.
+        UsageError: `to` cannot be written.
+    """
+    if (why := held_out.worse(compared, tolerance)) is not None:
+        raise CheckFailed(f"{folder}: not promoted: {why}")
+    found = bases.find(str(folder))
+    part, before = (to.with_name(f"{to.name}.{word}") for word in ("part", "previous"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(found.adapter or found.folder, part)
+        if to.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            to.rename(before)
+        part.rename(to)
+        record = {"to": str(to), "at": datetime.now(UTC).isoformat(), **compared}
+        runs.write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise UsageError(f"{to}: cannot be written ({error.strerror})") from error
+
+
+def _taught(folder: Path) -> frozenset[str]:
+    """Hashes of the pictures that a run and those it went on from have learned from."""
+    if not (folder / "run.json").is_file():
+        return frozenset()
+    config = runs.find_run(folder).config
+    own = trained_on(folder) if config.data.paths or config.data.reviews else frozenset()
+    return own | _taught(Path(config.base))
+
+
+def _in_use(to: Path, after: Base) -> Base | None:
+    """What lies in `to`, of the same kind as the run's result; None where nothing does."""
+    if not to.exists():
+        return None
+    adapter = (to / "adapter_config.json").is_file()
+    if not adapter and not (to / "config.json").is_file():
+        raise UsageError(f"{to}: holds neither model nor adapter; name another folder")
+    if adapter is not (after.adapter is not None):
+        kinds = ("an adapter", "a model") if adapter else ("a model", "an adapter")
+        raise UsageError(f"{to}: holds {kinds[0]}, the run made {kinds[1]}; name another folder")
+    return Base(after.folder, to) if adapter else Base(to, None)

@@ -1,0 +1,241 @@
+"""One stage of training, whatever trainer runs it: from a base and data to a result in a run's
+folder. `sft` and `grpo` say what is learned and how; all that both need stands here."""
+
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.training import bases, callbacks, curves, held_out, lessons, runs
+from lad_agent.training.bases import Base, Memory
+from lad_agent.training.config import RunConfig, Stage, changed
+from lad_agent.training.resuming import resumable
+from lad_agent.training.runs import Run
+from lad_agent.training.sources import Example
+
+Say = Callable[[str], None]
+
+DRY_STEPS = 2
+DRY_ANSWER = 32
+"""Tokens of an answer in a dry run: a random model hardly ever ends one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage is about to do.
+
+    `products` are those it learns, `data` holds a hash for each, `reviews` are the pictures whose
+    label is a person's finding. `trainer(config, model, processor, folder, watchers)` is TRL's
+    trainer, ready to train, with its checkpoints in `folder`/checkpoints;
+    `ask(config, processor, model)` one entry for `samples.jsonl` a picture. `stopped` tells after
+    training why the run ended itself, if it did.
+    """
+
+    products: Sequence[str]
+    data: Mapping[str, str]
+    reviews: Sequence[Example]
+    trainer: Callable[[RunConfig, Any, Any, Path, Sequence[Any]], Any]
+    ask: Callable[[RunConfig, Any, Any], Sequence[Mapping[str, Any]]]
+    stopped: Callable[[], str | None] = lambda: None
+
+
+Make = Callable[[Base, Say], Plan]
+"""What a stage makes of its base; it is told to say what the data is like."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run tells of the real base: memory, and seconds a step on this device."""
+
+    memory: Memory
+    seconds: float
+
+
+def train(
+    stage: Stage, config: RunConfig, out: Path, make: Make, *, resume: bool, say: Say
+) -> Path | None:
+    """Train into the run folder `out`; the folder of the model or adapter, None if stopped.
+
+    Raises:
+        UsageError: `out` holds another run.
+        CheckFailed: the loss is no number, or the run ended itself because it taught nothing.
+        ModelError, NotFound: the base cannot be used.
+        PrerequisiteError: it does not fit into memory, or a checkpoint could not be written.
+    """
+    base = bases.find(config.base)
+    told = say if runs.first_process() else _silent
+    if resume and (out / result(config)).is_dir():
+        raise UsageError(f"{out}: this run has finished; its result is {out / result(config)}")
+    told(bases.licence(base))
+    plan = make(base, told)
+    told(f"memory: about {bases.refuse_too_big(base, config, stage)}")
+    folder = _fit(stage, config, out, base, plan, resume=resume, say=told)
+    if folder is None:
+        return None
+    if config.data.held_out is not None and runs.first_process():
+        compared = held_out.compare(base, bases.find(str(out)), config.data.held_out)
+        runs.write_whole(out / "held_out.json", json.dumps(compared, indent=1) + "\n")
+        told(held_out.table(compared))
+    lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
+    told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
+    return folder
+
+
+def dry_run(stage: Stage, config: RunConfig, make: Make, *, say: Say) -> DryRun:
+    """The whole run in two real steps, in a folder that is thrown away, from a shrunken random
+    model of the base's class.
+
+    Raises:
+        As `train`, but that memory is only told and no weights are needed.
+    """
+    base = bases.find(config.base)
+    say(bases.licence(base))
+    plan = make(base, say)
+    short = {
+        "sft": {"steps": DRY_STEPS},
+        "grpo": {
+            "steps": DRY_STEPS,
+            "max_completion": min(DRY_ANSWER, config.grpo.max_completion),
+            "pool": 0,
+        },
+    }
+    with tempfile.TemporaryDirectory() as place:
+        with callbacks.without_bars():
+            small = bases.shrunken(base, config, Path(place) / "base")
+        out = Path(place) / "run"
+        brief = changed(config, samples=min(1, config.samples), **{stage: short[stage]})
+        _fit(stage, brief, out, small, plan, say=_silent)
+    return DryRun(bases.estimate(base, config, stage), bases.seconds_a_step(base, config, stage))
+
+
+def arguments(
+    config: RunConfig, folder: Path, *, micro_batches: int, log_every: int, **section: Any
+) -> dict[str, Any]:
+    """What TRL's configurations share: of the run, and of its `section` (steps, micro, warmup,
+    learning_rate)."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "output_dir": str(folder / "checkpoints"),
+        "max_steps": section["steps"],
+        "per_device_train_batch_size": section["micro"],
+        "gradient_accumulation_steps": micro_batches,
+        "learning_rate": section["learning_rate"],
+        "warmup_steps": min(section["warmup"], section["steps"]),
+        "max_grad_norm": 1.0,
+        "seed": config.seed,
+        "use_cpu": not on_gpu,
+        "ddp_backend": "gloo" if runs.processes() > 1 and not on_gpu else None,
+        "bf16": config.precision == "bfloat16",
+        "activation_checkpointing": config.gradient_checkpointing,
+        "ddp_find_unused_parameters": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "logging_steps": min(log_every, section["steps"]),
+        "save_strategy": "steps",
+        "save_steps": config.checkpoint_every,
+        "save_total_limit": config.keep_checkpoints,
+    }
+
+
+def trainer_of(kind: type[Any], watchers: Sequence[Any], **given: Any) -> Any:
+    """A trainer of TRL's class `kind` that goes on from its checkpoints and prints nothing."""
+    from transformers import PrinterCallback
+
+    trainer = resumable(kind)(callbacks=list(watchers), **given)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def result(config: RunConfig) -> str:
+    """The name of the folder that a run's result lies in."""
+    return "adapter" if config.adapter == "lora" else "model"
+
+
+def _fit(
+    stage: Stage,
+    config: RunConfig,
+    out: Path,
+    base: Base,
+    plan: Plan,
+    *,
+    resume: bool = False,
+    say: Say,
+) -> Path | None:
+    """Bind the folder, train, save. Model and trainer are let go before anything else is loaded."""
+    run = runs.open_run(out, stage, config, base=base.fingerprint, data=plan.data, resume=resume)
+    if runs.first_process():
+        lessons.keep_reviews(plan.reviews, run)
+    model, processor = bases.open_base(base, config)
+    steps = getattr(config, stage).steps
+    watchers = callbacks.watchers(run, steps=steps, ask=partial(plan.ask, config, processor))
+    last = runs.last_checkpoint(run)
+    with callbacks.guarded(run), warnings.catch_warnings():
+        # TRL asks transformers for things under their old names.
+        warnings.simplefilter("ignore", FutureWarning)
+        trainer = plan.trainer(config, model, processor, out, watchers)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        step, reason = trainer.state.global_step, plan.stopped()
+        whole = step == steps and reason is None
+        folder = _save(trainer, base, plan, run) if whole else None
+    if runs.first_process():
+        curves.write(run)
+    if reason is not None:
+        raise CheckFailed(f"{out}: stopped at step {step}: {reason}")
+    if folder is None:
+        say(f"stopped at step {step} of {steps}; --resume goes on")
+    return folder
+
+
+def _save(trainer: Any, base: Base, plan: Plan, run: Run) -> Path:
+    """Write the result whole: `adapter` for LoRA, else `model` as a folder that `inspect` opens."""
+    lora = run.config.adapter == "lora"
+    folder = run.folder / result(run.config)
+    part = run.folder / f"{folder.name}.part"
+    if not lora and run.config.precision == "bfloat16":
+        trainer.model.to(torch.bfloat16)
+    trainer.save_model(str(part))
+    if runs.first_process():
+        (part / "training_args.bin").unlink(missing_ok=True)
+        if not lora:
+            _complete(part, base, plan, run)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    if distributed.is_initialized():
+        distributed.barrier()
+    return folder
+
+
+def _complete(part: Path, base: Base, plan: Plan, run: Run) -> None:
+    """The card, and the second witness where the tower that it reads is as it was."""
+    if run.config.tower == "frozen":
+        for name in ("witness.json", "witness.safetensors"):
+            if (base.folder / name).exists():
+                shutil.copyfile(base.folder / name, part / name)
+    card_of_base = base.folder / "model_card.json"
+    card = json.loads(card_of_base.read_text(encoding="utf-8")) if card_of_base.exists() else {}
+    if "products" in card:
+        card["products"] = sorted({*card["products"], *plan.products})
+    card |= {
+        "name": run.folder.name,
+        "made_by": f"lad-agent train {run.stage}",
+        "licence": bases.licence(base),
+        "image_size": run.config.image_size,
+        "trained_on": list(plan.products),
+        "reviews": len(plan.reviews),
+        "configuration": run.config.model_dump(mode="json"),
+        "last_metrics": runs.last_metrics(run),
+    }
+    runs.write_whole(part / "model_card.json", json.dumps(card, indent=1) + "\n")
+
+
+def _silent(text: str) -> None:
+    """Of several processes one speaks."""

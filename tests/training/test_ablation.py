@@ -1,0 +1,128 @@
+"""The ablation, tiny: every arm is trained, judged, and found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lad_agent.errors import UsageError
+from lad_agent.training import ablation, runs
+from lad_agent.training.config import RunConfig, changed
+from lad_agent.training.evaluation import Resampling
+from tests.reasoners import toy
+from tests.training.conftest import own_pictures
+
+pytestmark = pytest.mark.usefixtures("_one_thread")
+
+DRAWS = Resampling(draws=100, seed=0)
+
+
+@pytest.fixture(scope="module")
+def config(taught: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    place = tmp_path_factory.mktemp("data")
+    data = own_pictures(place / "taught" / "toy", 5, toy.GREEN)
+    held = own_pictures(place / "held" / "toy", 4, toy.GREEN, first=100, striped=True)
+    return RunConfig.model_validate(
+        {
+            "base": str(taught),
+            "adapter": "full",
+            "image_size": toy.SIZE,
+            "data": {"paths": [str(data)], "held_out": str(held)},
+            "samples": 0,
+            "sft": {"steps": 2, "batch": 2, "micro": 2, "warmup": 0},
+            "grpo": {
+                "steps": 2, "prompts": 2, "num_generations": 2, "micro": 4, "beta": 0.0,
+                "max_completion": toy.LIMIT, "warmup": 0,
+            },
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(
+    config: RunConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any], list[str]]:
+    out, said = tmp_path_factory.mktemp("ablation"), list[str]()
+    found = ablation.run(config, out, seeds=1, warm_up=1, resampling=DRAWS, say=said.append)
+    assert found is not None
+    return out, found, said
+
+
+def test_every_arm_starts_where_it_should(
+    config: RunConfig, done: tuple[Path, dict[str, Any], list[str]]
+) -> None:
+    place = done[0] / "seed-0"
+    held = {arm.name: runs.find_run(place / arm.name) for arm in ablation.ARMS}
+    starts = {name: Path(run.config.base).name for name, run in held.items()}
+    assert starts == {
+        "base": Path(config.base).name, "sft": "base", "grpo": "base", "sft-grpo": "sft",
+        "sft-sft": "sft", "captions": "base", "captions-grpo": "captions",
+    }  # fmt: skip
+    assert {name: run.stage for name, run in held.items() if "grpo" in name} == {
+        "grpo": "grpo", "sft-grpo": "grpo", "captions-grpo": "grpo",
+    }  # fmt: skip
+    assert held["base"].config.sft.steps == 1
+    assert held["captions"].config.sft.texts.caption == 1.0
+    assert not list(place.glob("*/checkpoints"))
+
+
+def test_the_control_takes_as_long_as_grpo_did(
+    done: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    place = done[0] / "seed-0"
+    seconds = {
+        n: runs.last_metrics(runs.find_run(place / n))["seconds"] for n in ("sft", "sft-grpo")
+    }
+    steps = runs.find_run(place / "sft-sft").config.sft.steps
+    assert steps == max(1, round(seconds["sft-grpo"] / (seconds["sft"] / 2)))
+
+
+def test_the_table_has_a_row_an_arm_and_a_line_a_claim(
+    done: tuple[Path, dict[str, Any], list[str]],
+) -> None:
+    out, found, _ = done
+    assert json.loads((out / "ablation.json").read_text()) == found
+    text = (out / "ablation.md").read_text()
+    assert text == ablation.table(found) + "\n"
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(ablation.ARMS)
+    assert len({row.count("|") for row in rows}) == 1
+    assert "| SFT, then GRPO | 1 | " in text
+    assert "bal. acc." in rows[0]
+    claims = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(claims) == len(ablation.CLAIMS)
+    assert "over 1 seeds" in claims[0]
+
+
+def test_the_same_call_goes_on_where_it_was(
+    config: RunConfig,
+    done: tuple[Path, dict[str, Any], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is trained or judged again."""
+    out, found, _ = done
+
+    def never(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("trained or judged again")
+
+    for module, name in ((ablation.sft, "train"), (ablation.grpo, "train"),
+                         (ablation.held_out, "judge")):  # fmt: skip
+        monkeypatch.setattr(module, name, never)
+    again = ablation.run(config, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
+    assert again == found
+    other = changed(config, sft={"steps": 3})
+    with pytest.raises(UsageError, match="holds a run with other settings"):
+        ablation.run(other, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
+
+
+def test_without_held_out_pictures(config: RunConfig, tmp_path: Path) -> None:
+    bare = config.model_copy(update={"data": config.data.model_copy(update={"held_out": None})})
+    with pytest.raises(UsageError, match="--held-out PATH"):
+        ablation.run(bare, tmp_path, say=_quiet)
+
+
+def _quiet(text: str) -> None:
+    """Not a word."""

@@ -1,0 +1,195 @@
+"""Before and after on held-out pictures, and what is promoted by it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.training import bases, held_out, promotion, runs, sft
+from lad_agent.training.config import RunConfig
+from tests.cli.conftest import cli  # noqa: F401 - a fixture
+from tests.reasoners import toy
+from tests.training.conftest import own_pictures
+
+pytestmark = pytest.mark.usefixtures("_one_thread")
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures that no training of this file sees."""
+    folder = tmp_path_factory.mktemp("held") / "toy"
+    return own_pictures(folder, 6, toy.DARK, first=100, striped=True)
+
+
+@pytest.fixture(scope="module")
+def compared(small: Path, taught: Path, held: Path) -> dict[str, Any]:
+    """The random toy, then the taught one."""
+    return held_out.compare(bases.find(str(small)), bases.find(str(taught)), held)
+
+
+def _run(folder: Path, base: Path, model: Path, held: Path | None) -> Path:
+    """A finished run from `base` whose result is `model`."""
+    config = RunConfig.model_validate({"base": str(base), "data": {"held_out": held}})
+    run = runs.open_run(folder, "sft", config, base="b", data={})
+    shutil.copytree(model, run.folder / "model")
+    return run.folder
+
+
+def _moved(before: float, after: float, low: float, high: float) -> dict[str, Any]:
+    return {
+        "before": before, "after": after, "difference": after - before, "interval": [low, high]
+    }  # fmt: skip
+
+
+def _found(**groups: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    """Figures as `compare` gives them: balanced accuracy and escapes of each group."""
+    return {
+        "groups": {
+            name: {"n": 60, "figures": {"balanced_accuracy": balanced, "escape_rate": escapes}}
+            for name, (balanced, escapes) in groups.items()
+        }
+    }
+
+
+SAME = _moved(0.9, 0.9, 0.0, 0.0)
+
+
+def test_both_models_are_judged_on_the_same_pictures(compared: dict[str, Any], held: Path) -> None:
+    assert compared["held_out"] == str(held)
+    groups = compared["groups"]
+    assert [(name, group["n"]) for name, group in groups.items()] == [("all", 12), ("toy", 12)]
+    moved = groups["all"]["figures"]["balanced_accuracy"]
+    assert moved["before"] == 0.0  # a random model has no well-formed answer
+    assert moved["after"] > 0.4
+    assert moved["interval"][0] > 0
+    assert held_out.worse(compared) is None
+    assert json.loads(json.dumps(compared)) == compared
+    table = held_out.table(compared)
+    assert "| all | 12 | bal. acc. | 0.000 |" in table
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_verdicts_are_written_and_read_again(taught: Path, held: Path, tmp_path: Path) -> None:
+    examples = held_out.pictures(held)
+    done: list[int] = []
+    judged = held_out.judge(bases.find(str(taught)), examples, done.append)
+    assert done == [12]
+    held_out.write(tmp_path / "a.jsonl", judged, examples)
+    assert held_out.read(tmp_path / "a.jsonl", examples) == judged
+    assert held_out.read(tmp_path / "a.jsonl", examples[1:]) is None
+    assert held_out.read(tmp_path / "b.jsonl", examples) is None
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (_found(all=(SAME, SAME)), None),
+        (_found(all=(_moved(0.90, 0.91, -0.01, 0.03), SAME)), None),
+        (
+            _found(all=(_moved(0.90, 0.85, -0.08, -0.01), SAME)),
+            "of all went from 0.900 to 0.850",
+        ),
+        (
+            _found(all=(SAME, _moved(0.1, 0.2, 0.02, 0.2))),
+            "escapes of all went from 0.1",
+        ),
+        (_found(all=(SAME, SAME), nuts=(_moved(0.9, 0.5, -0.5, -0.2), SAME)), "of nuts went from"),
+        (_found(all=(_moved(0.9, 0.9, -0.06, 0.06), SAME)), "leave open that .* fell by 0.060"),
+    ],
+)
+def test_worse_is_what_chance_does_not_explain_or_the_pictures_leave_open(
+    found: dict[str, Any], why: str | None
+) -> None:
+    said = held_out.worse(found)
+    if why is None:
+        assert said is None
+    else:
+        assert said is not None
+        assert re.search(why, said)
+
+
+def test_pictures_of_one_class_prove_nothing() -> None:
+    none = {"before": None, "after": None, "difference": None, "interval": None}
+    assert "one class" in str(held_out.worse(_found(all=(none, none))))
+
+
+def test_a_product_without_a_recipe_cannot_be_judged(taught: Path, tmp_path: Path) -> None:
+    folder = own_pictures(tmp_path / "toy", 2, toy.DARK, striped=True)
+    (folder / "recipe.yaml").unlink()
+    examples = held_out.pictures(folder)
+    with pytest.raises(UsageError, match=r"no recipe\.yaml for toy"):
+        held_out.judge(bases.find(str(taught)), examples)
+
+
+def test_a_run_tells_how_it_went_on_held_out_pictures(
+    small: Path, held: Path, tmp_path: Path
+) -> None:
+    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
+    config = RunConfig.model_validate(
+        {
+            "base": str(small),
+            "image_size": toy.SIZE,
+            "data": {"paths": [str(data)], "held_out": str(held)},
+            "samples": 0,
+            "sft": {"steps": 1, "batch": 2, "micro": 2},
+        }
+    )
+    said: list[str] = []
+    sft.train(config, tmp_path / "run", say=said.append)
+    kept = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    assert kept["models"]["before"] == bases.find(str(small)).fingerprint
+    assert kept["models"]["after"] == bases.find(str(tmp_path / "run")).fingerprint
+    assert held_out.table(kept) in said
+
+
+def test_a_better_model_takes_the_others_place(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    run, to = _run(tmp_path / "run", small, taught, held), tmp_path / "live"
+    shutil.copytree(small, to)
+    compared = promotion.compare(run, to)
+    promotion.promote(run, to, compared)
+    assert bases.find(str(to)).fingerprint == bases.find(str(taught)).fingerprint
+    before = to.with_name("live.previous")
+    assert bases.find(str(before)).fingerprint == bases.find(str(small)).fingerprint
+    record = json.loads((run / promotion.RECORD).read_text())
+    assert record["to"] == str(to)
+    assert record["groups"] == compared["groups"]
+
+
+def test_a_worse_model_is_refused(
+    cli: Any,  # noqa: F811
+    small: Path,
+    taught: Path,
+    held: Path,
+    tmp_path: Path,
+) -> None:
+    run, to = _run(tmp_path / "run", taught, small, held), tmp_path / "live"
+    ran = cli("train", "promote", run, "--to", to)
+    assert ran.code == 5
+    assert "not promoted: bal. acc. of all went from" in ran.error
+    assert "| all | 12 | bal. acc. |" in ran.out
+    assert not to.exists()
+    with pytest.raises(CheckFailed, match="not promoted"):
+        promotion.promote(run, to, promotion.compare(run, to))
+
+
+def test_what_cannot_be_compared_is_said(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    run = _run(tmp_path / "run", small, taught, None)
+    with pytest.raises(UsageError, match="names no held-out pictures"):
+        promotion.compare(run, tmp_path / "live")
+    (tmp_path / "letters").mkdir()
+    with pytest.raises(UsageError, match="holds neither model nor adapter"):
+        promotion.compare(run, tmp_path / "letters", held)
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds an adapter, the run made a model"):
+        promotion.compare(run, tmp_path / "adapter", held)

@@ -1,0 +1,135 @@
+"""What a run learns from: pictures, and what people found in reviews."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.images import file_sha256
+from lad_agent.training import lessons, runs, texts
+from lad_agent.training.calibration import trained_on
+from lad_agent.training.config import RunConfig
+from lad_agent.training.sources import Finding
+from tests.reasoners import toy
+from tests.training.conftest import own_pictures
+
+AT = datetime(2026, 5, 31, 8, 30, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures as a station keeps them: without a recipe beside them."""
+    folder = tmp_path_factory.mktemp("line")
+    for number in range(6):
+        colour = toy.BRIGHT if number % 2 else toy.DARK
+        toy.picture(colour, number, 64).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    toy.write_recipe(folder)
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def findings(line: Path, recipe: Path) -> list[Finding]:
+    """Bright ones are nonconforming."""
+    return [
+        Finding(path, "toy", not number % 2, "R1" if number % 2 else None, "ana", AT,
+                file_sha256(path), recipe)
+        for number, path in enumerate(sorted(line.iterdir()))
+    ]  # fmt: skip
+
+
+def _config(**data: Any) -> RunConfig:
+    return RunConfig.model_validate({"base": "pocket", "data": data})
+
+
+def test_every_finding_is_for_training_under_the_rules_it_was_made_by(
+    findings: list[Finding],
+) -> None:
+    said: list[str] = []
+    found = lessons.learn_from(_config(reviews=True), findings, said.append)
+    assert len(found.examples) == len(found.reviews) == 6
+    assert sum(e.anomalous for e in found.examples) == 3
+    assert {e.by for e in found.reviews} == {"ana"}
+    assert found.tasks["toy"].rules == toy.RULES
+    assert said[-1] == "6 pictures to learn from"
+    twice = lessons.learn_from(_config(reviews=True), [*findings, findings[0]], _quiet)
+    assert twice.examples == found.examples
+
+
+def test_findings_join_pictures(findings: list[Finding], tmp_path: Path) -> None:
+    data = own_pictures(tmp_path / "toy", 8, toy.DARK, first=50)
+    both = lessons.learn_from(_config(reviews=True, paths=[data]), findings, _quiet)
+    alone = lessons.learn_from(_config(paths=[data]), findings, _quiet)
+    assert len(both.examples) == len(alone.examples) + 6
+    assert alone.reviews == []
+    assert both.hashes != alone.hashes
+
+
+def test_findings_are_kept_and_read_again(findings: list[Finding], tmp_path: Path) -> None:
+    config = _config(reviews=True)
+    learned = lessons.learn_from(config, findings, _quiet)
+    run = runs.open_run(tmp_path / "run", "sft", config, base="b", data=learned.hashes)
+    lessons.keep_reviews(learned.reviews, run)
+    assert lessons.kept_reviews(run.folder) == findings
+    entry = runs.read_lines(run.reviews)[1]
+    assert (entry["finding"], entry["rule"], entry["by"]) == ("nonconforming", "R1", "ana")
+    assert entry["at"] == "2026-05-31T08:30:00+00:00"
+    assert trained_on(run.folder) == {f.sha256 for f in findings}
+
+
+def test_no_reviews_leave_no_file(tmp_path: Path) -> None:
+    run = runs.open_run(tmp_path / "run", "sft", _config(), base="b", data={})
+    lessons.keep_reviews([], run)
+    assert not run.reviews.exists()
+
+
+def test_no_finding(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no decided review names a picture"):
+        lessons.learn_from(_config(reviews=True), [], _quiet)
+
+
+def test_two_people_who_disagree_stop_the_run(findings: list[Finding]) -> None:
+    other = replace(findings[0], conforming=False, rule="R1", by="ben")
+    with pytest.raises(CheckFailed, match=r"by ana.*by ben.*contradict"):
+        lessons.learn_from(_config(reviews=True), [*findings, other], _quiet)
+
+
+def test_findings_of_one_kind_teach_one_answer(findings: list[Finding], tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match="all 3 pictures are good"):
+        lessons.learn_from(_config(reviews=True), findings[::2], _quiet)
+
+
+def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_path: Path) -> None:
+    held = own_pictures(tmp_path / "toy", 2, toy.DARK, first=90)
+    lessons.learn_from(_config(reviews=True, held_out=held), findings, _quiet)
+    (held / "good" / "x.png").write_bytes(findings[0].image.read_bytes())
+    with pytest.raises(
+        CheckFailed, match=r"1 held-out pictures are learned from, such as .*x\.png"
+    ):
+        lessons.learn_from(_config(reviews=True, held_out=held), findings, _quiet)
+
+
+def test_a_recipe_that_is_gone_gives_way_to_the_one_above_the_pictures(
+    findings: list[Finding], recipe: Path, tmp_path: Path
+) -> None:
+    image = own_pictures(tmp_path / "toy", 1, toy.DARK) / "good" / "000.png"
+    learned = lessons.learn_from(_config(reviews=True), findings, _quiet)
+    one = replace(learned.examples[0], recipe=tmp_path / "gone.yaml")
+    found = texts.recipe_of("toy", [one, replace(one, image=image)])
+    assert found is not None
+    assert found.rules == toy.RULES
+    assert texts.recipe_of("toy", [one]) is None
+
+
+def _quiet(text: str) -> None:
+    """Not a word."""
