@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from lad_agent import images, protocol, rationale, recipe
 from lad_agent.cells import CELLS
 from lad_agent.errors import UsageError
-from lad_agent.rationale import Count, Facts
+from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.local import TransformersReasoner
@@ -340,6 +340,26 @@ def test_rules_about_every_noun_hold_as_often() -> None:
                     held.setdefault(clause.subject, []).append(clause.ok)
     shares = {subject: float(np.mean(values)) for subject, values in held.items()}
     assert {subject: share for subject, share in shares.items() if share < 0.4} == {}
+
+
+def test_about_half_the_pairings_do_not_hold() -> None:
+    """Where a table mostly agrees with the picture, it is not read: what is seen is repeated."""
+    held: dict[str, list[bool]] = {}
+    for facts, product, chosen in _prompts(_many(300)):
+        if product == facts.product:
+            for clause in rationale.clauses(product, chosen, facts)[1:]:
+                rule = next(rule for rule in chosen if rule.id == clause.rule)
+                if isinstance(rationale.read_rule(rule.text), Fit):
+                    held.setdefault(product, []).append(clause.ok)
+    assert set(held) == {"juice_bottle", "splicing_connectors"}
+    assert all(0.4 <= np.mean(values) <= 0.65 for values in held.values()), held
+
+
+def test_a_pairing_that_cannot_be_off_is_left_as_it_is() -> None:
+    one = Fit("cable", "clamps", (("red", "2"),))
+    facts = Facts("splicing_connectors", {}, {"cable": "red", "clamps": "2"})
+    chosen = rules.mixed(np.random.default_rng(0), [one], facts, {"cable": ["red"]})
+    assert rationale.read_rule(chosen[0].text) == one
 
 
 def test_some_rules_are_in_shipped_order_and_some_are_few() -> None:

@@ -30,11 +30,11 @@ from lad_agent.training.synloco.nuisance import Photo
 SHARD = 1000
 KINDS = {"varied": 0.5, "normal": 0.15, "logical": 0.15, "structural": 0.2}
 SHARES = {
-    "screw_bag": 0.32,
-    "pushpins": 0.26,
-    "breakfast_box": 0.16,
+    "screw_bag": 0.37,
+    "pushpins": 0.21,
+    "breakfast_box": 0.14,
     "juice_bottle": 0.12,
-    "splicing_connectors": 0.14,
+    "splicing_connectors": 0.16,
 }
 """Products by how long the tower takes to learn them: many small parts take longest."""
 NOTHING_SHARE = 0.05

@@ -38,7 +38,7 @@ WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIB
 class DenseConfig:
     """Optimisation of the tower; steps are of `batch` pictures."""
 
-    steps: int = 5500
+    steps: int = 6000
     batch: int = 16
     learning_rate: float = 2.5e-3
     warmup: int = 200

@@ -17,6 +17,9 @@ from lad_agent.training.pocket.vocabulary import ATTRIBUTES
 MOST_WANTED = 6
 ALL_TRUE, ONE_OFF = 0.3, 0.3
 """Shares of prompts whose rules all hold, and all but one or two; in the rest each is a coin."""
+FIT_WEIGHT = 3
+"""How much likelier a pairing is the one that is off than a count: it is a look-up in the rule's
+own table, the last thing that is learned."""
 
 
 def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]]:
@@ -43,7 +46,7 @@ def mixed(
     if rng.random() < 0.3:
         order = order[: int(rng.integers(1, len(order) + 1))]
     kept = [all_forms[i] for i in order]
-    true = _which_hold(rng, len(kept))
+    true = _which_hold(rng, kept)
     chosen = [
         holding(form, facts, rng) if holds else _drawn(form, facts, rng, values)
         for form, holds in zip(kept, true, strict=True)
@@ -76,12 +79,14 @@ def subjects(product: str) -> list[str]:
     return [*nouns, *synloco.attributes(product)]
 
 
-def _which_hold(rng: np.random.Generator, count: int) -> Sequence[bool]:
-    draw = rng.random()
+def _which_hold(rng: np.random.Generator, kept: Sequence[Form]) -> Sequence[bool]:
+    draw, count = rng.random(), len(kept)
     if draw < ALL_TRUE:
         return [True] * count
     if draw < ALL_TRUE + ONE_OFF:
-        wrong = rng.choice(count, size=min(count, int(rng.integers(1, 3))), replace=False)
+        weights = np.array([FIT_WEIGHT if isinstance(form, Fit) else 1 for form in kept])
+        size = min(count, int(rng.integers(1, 3)))
+        wrong = rng.choice(count, size=size, replace=False, p=weights / weights.sum())
         return [i not in wrong for i in range(count)]
     coins: list[bool] = (rng.random(count) < 0.5).tolist()
     return coins
@@ -119,8 +124,14 @@ def _drawn(
             named = [v for v in values[subject] if v != rationale.NOTHING]
             others = [v for v in named if v != seen]
             return Value(subject, str(rng.choice(others or named)))
-        case Fit():
-            return _shuffled(form, rng)
+        case Fit(subject, other, pairs):
+            seen = facts.attributes.get(subject)
+            key = facts.attributes.get(other)
+            off = _shuffled(form, rng)
+            if key in [k for _, k in pairs] and len({value for value, _ in pairs}) > 1:
+                while off.wanted(str(key)) == seen:
+                    off = _shuffled(form, rng)
+            return off
         case Equal():
             return form
 
