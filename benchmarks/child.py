@@ -12,8 +12,8 @@ import alembic.command  # noqa: F401 - a new store needs it
 import pyarrow.parquet  # noqa: F401 - exports need it
 import sqlalchemy.dialects.sqlite  # noqa: F401 - stores need it
 
-from lad_agent import reasoners
-from lad_agent.cli import app, wiring  # noqa: F401 - the workflow is behind it
+from lad_agent import reasoners, wiring  # noqa: F401 - the workflow is behind it
+from lad_agent.cli import app
 from lad_agent.store import backup, schema  # noqa: F401 - only the commands import it
 from tests.scripted import Scripted
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FEATURES = (
     "weakest_token",
+    "mean_logprob",
+    "sum_logprob",
     "margin",
     "agreement",
     "sampled",
@@ -41,7 +43,10 @@ class _Strict(BaseModel):
 
 
 class Logistic(_Strict):
-    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale)))."""
+    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale))).
+
+    With other `features` than `FEATURES` it is of another version: read, but void.
+    """
 
     kind: Literal["logistic"] = "logistic"
     features: tuple[str, ...] = FEATURES
@@ -51,10 +56,8 @@ class Logistic(_Strict):
     intercept: float
 
     @model_validator(mode="after")
-    def _known(self) -> Logistic:
-        if self.features != FEATURES:
-            raise ValueError("its features are not those of this version")
-        if not len(self.centre) == len(self.scale) == len(self.weights) == len(FEATURES):
+    def _one_each(self) -> Logistic:
+        if not len(self.centre) == len(self.scale) == len(self.weights) == len(self.features):
             raise ValueError("centre, scale and weights want a number for each feature")
         return self
 
@@ -112,8 +115,8 @@ class Reference(_Strict):
 class Calibration(_Strict):
     """One calibration: what it holds for, what it was made from, what it promises.
 
-    `model` is the reasoner's fingerprint. `samples` and `sample_below` are the recipe's way of
-    drawing. `data_sha256` hashes content and label of every part; `fitted_on` are those that the
+    `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
+    recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of every part; `fitted_on` are those that the
     confidence model was fitted on, `chosen_on` the others, on which the thresholds were chosen.
     `confidence_model` is null where the raw confidence was kept.
     """
@@ -124,6 +127,7 @@ class Calibration(_Strict):
     model: str
     samples: int
     sample_below: float
+    other_references: int | None = None
     made_at: str
     data_sha256: str
     seed: int
@@ -146,18 +150,23 @@ def raw(judgement: Judgement) -> float | None:
 def features(judgement: Judgement) -> tuple[float, ...] | None:
     """The numbers named by `FEATURES`; None where there is no verdict to have confidence in.
 
-    `weakest_token` is the log of its probability, `margin` how far the score is from 0.5, doubled;
-    `agreement` is 1 where nothing was drawn. Evidence that contradicts is no feature: it sends a
-    part to a person whatever the confidence.
+    `weakest_token` is the log of its probability, `mean_logprob` and `sum_logprob` are those of the
+    rationale, `margin` is how far the score is from 0.5, doubled; `agreement` is 1 where no more
+    answers were asked for, and `sampled` says whether they were. Evidence that contradicts is no
+    feature: it sends a part to a person whatever the confidence.
     """
     if (
         judgement.anomalous is None
         or judgement.weakest_token is None
+        or judgement.mean_logprob is None
+        or judgement.sum_logprob is None
         or judgement.anomaly_score is None
     ):
         return None
     return (
         math.log(max(judgement.weakest_token, _LEAST)),
+        judgement.mean_logprob,
+        judgement.sum_logprob,
         2 * abs(judgement.anomaly_score - 0.5),
         1.0 if judgement.agreement is None else judgement.agreement,
         float(judgement.samples > 0),
@@ -167,15 +176,17 @@ def features(judgement: Judgement) -> tuple[float, ...] | None:
 
 
 def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judgement:
-    """The judgement with P(right) as its confidence; without a model, with the raw one."""
-    found, plain = features(judgement), raw(judgement)
-    if found is None or plain is None:
+    """The judgement with P(right) as its confidence; without a model, with the raw one.
+
+    A verdict that does not show what the model asks for has a confidence of 0.
+    """
+    plain = raw(judgement)
+    if plain is None or judgement.anomalous is None:
         return judgement
     if model is None:
         sure = plain
     elif isinstance(model, Logistic):
-        parts = zip(found, model.centre, model.scale, model.weights, strict=True)
-        sure = _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
+        sure = _logistic(judgement, model)
     else:
         sure = (1 - KEPT_ORDER) * _between(plain, model.x, model.y) + KEPT_ORDER * plain
     return judgement.model_copy(update={"confidence": min(1.0, max(0.0, sure))})
@@ -186,16 +197,27 @@ def void(calibration: Calibration, recipe: Recipe, model: str) -> str | None:
 
     Other thresholds do not void it: the confidence keeps its meaning.
     """
-    policy = recipe.policy
+    policy, fitted = recipe.policy, calibration.confidence_model
+    if isinstance(fitted, Logistic) and fitted.features != FEATURES:
+        return "calibrated by another version, from other features; run lad-agent calibrate again"
     for what, made, now in (
         ("task", calibration.task_version, recipe.task_version),
         ("model", calibration.model, model),
         ("samples", calibration.samples, policy.samples),
         ("sample_below", calibration.sample_below, policy.sample_below),
+        ("other_references", calibration.other_references, policy.other_references),
     ):
         if made != now:
             return f"calibrated for {what} {made}, this is {now}; run lad-agent calibrate again"
     return None
+
+
+def _logistic(judgement: Judgement, model: Logistic) -> float:
+    found = features(judgement)
+    if found is None:
+        return 0.0
+    parts = zip(found, model.centre, model.scale, model.weights, strict=True)
+    return _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
 
 
 def _sigmoid(value: float) -> float:

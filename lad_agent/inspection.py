@@ -89,6 +89,8 @@ class Outcome(BaseModel):
     evidence: str
     final: Result | None
     attempt: int
+    mean_logprob: float | None = None
+    sum_logprob: float | None = None
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,10 @@ class Judgement(BaseModel):
     `anomalous` is its yes/no, null only when the answer is not well-formed. `anomaly_score` is
     P(yes) against P(no) at the answer's position, averaged over the rationales drawn;
     `confidence` is kept apart: the probability of the weakest token of the greedy rationale,
-    joined by the agreement of sampled ones where they were drawn. All in [0, 1].
+    joined by the agreement of further answers where there are any (`samples` of them: sampled, or
+    under other references). All in [0, 1]. `mean_logprob` and `sum_logprob` are over the tokens of
+    the greedy rationale, natural logarithms; None where the answer is not well-formed, and in
+    records of before they were kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -79,6 +82,8 @@ class Judgement(BaseModel):
     raw_text: str = ""
     well_formed: bool
     weakest_token: float | None = Field(default=None, ge=0.0, le=1.0)
+    mean_logprob: float | None = Field(default=None, le=0.0)
+    sum_logprob: float | None = Field(default=None, le=0.0)
     samples: int = Field(default=0, ge=0)
     agreement: float | None = Field(default=None, ge=0.0, le=1.0)
     evidence: Evidence = "unchecked"

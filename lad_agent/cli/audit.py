@@ -189,10 +189,10 @@ def certificate(
 
 def _certify(inspection_id: str, out: Path | None, key: Path | None, store: str | None) -> None:
     from lad_agent import settings
-    from lad_agent.cli.wiring import needed_signing
     from lad_agent.errors import UsageError
     from lad_agent.store import certificate as certificates
     from lad_agent.store import open_store
+    from lad_agent.wiring import needed_signing
 
     chosen = settings.load(store=store, signing_key=key)
     signer = needed_signing(chosen).key

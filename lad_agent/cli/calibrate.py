@@ -144,8 +144,8 @@ def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Pa
 
     from rich.console import Console
 
-    from lad_agent.cli.wiring import open_reasoner
     from lad_agent.training.calibration.judging import judge
+    from lad_agent.wiring import open_reasoner
 
     async def run() -> list[Part]:
         reasoner = open_reasoner(chosen)

@@ -27,8 +27,8 @@ def on(
 ) -> None:
     """From now on every part of PRODUCT goes to people, at every station of this store."""
     from lad_agent import settings
-    from lad_agent.cli.wiring import open_audit
     from lad_agent.errors import UsageError
+    from lad_agent.wiring import open_audit
 
     if not reason.strip():
         raise UsageError("--reason: say why; people read it beside every part")
@@ -47,8 +47,8 @@ def release(
 ) -> None:
     """Let the policy decide again, and answer the alarms; the watch begins anew."""
     from lad_agent import settings
-    from lad_agent.cli.wiring import open_audit
     from lad_agent.store import holds
+    from lad_agent.wiring import open_audit
 
     chosen = settings.load(store=store, by=by)
     which = None if product == "all" else product

@@ -102,18 +102,18 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
     import asyncio
 
     from lad_agent.cli.progress import Progress
-    from lad_agent.cli.wiring import (
+    from lad_agent.graphs.checkpoints import pauses
+    from lad_agent.graphs.runner import run_batch
+    from lad_agent.software import versions
+    from lad_agent.store import AsyncStore
+    from lad_agent.store.software import see
+    from lad_agent.wiring import (
         open_audit,
         open_reasoner,
         pauses_file,
         promises_watched,
         settle,
     )
-    from lad_agent.graphs.checkpoints import pauses
-    from lad_agent.graphs.runner import run_batch
-    from lad_agent.software import versions
-    from lad_agent.store import AsyncStore
-    from lad_agent.store.software import see
 
     stop = asyncio.Event()
     with open_audit(chosen) as audit, Progress(len(gathered.items)) as progress:

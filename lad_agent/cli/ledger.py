@@ -90,8 +90,7 @@ def head(
     by: options.By = None,
 ) -> None:
     """Sign where the ledger stands now, and export the heads."""
-    from lad_agent import settings
-    from lad_agent.cli import wiring
+    from lad_agent import settings, wiring
     from lad_agent.store import open_store
 
     chosen = settings.load(store=store, signing_key=signing_key, heads_file=to, by=by)

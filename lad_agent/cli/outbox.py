@@ -89,10 +89,10 @@ def send(store: options.Store = None) -> None:
     import asyncio
 
     from lad_agent import settings
-    from lad_agent.cli.wiring import open_audit
     from lad_agent.errors import PrerequisiteError, UsageError
     from lad_agent.outbox import deliver_all, sinks
     from lad_agent.store import outbox
+    from lad_agent.wiring import open_audit
 
     chosen = settings.load(store=store)
     found = sinks(chosen)

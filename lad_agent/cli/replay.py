@@ -106,8 +106,8 @@ async def _run(recorded: Sequence[Recorded], chosen: Settings) -> list[Replayed]
     import asyncio
 
     from lad_agent import software
-    from lad_agent.cli.wiring import open_reasoner
     from lad_agent.replay import replay as run_again
+    from lad_agent.wiring import open_reasoner
 
     reasoner = open_reasoner(chosen)
     now = software.versions()

@@ -121,10 +121,10 @@ def decide(
 
 
 async def _decide(review_id: str, decision: ReviewDecision, chosen: Settings) -> Review:
-    from lad_agent.cli.wiring import open_audit, pauses_file, settle, watch_promises
     from lad_agent.errors import NeedsReason
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.store import AsyncStore
+    from lad_agent.wiring import open_audit, pauses_file, settle, watch_promises
 
     with open_audit(chosen, create=False) as audit:
         review = _find(audit, review_id)

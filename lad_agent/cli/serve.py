@@ -65,10 +65,10 @@ async def _serve(
     chosen: Settings, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
 ) -> None:
     from lad_agent import outbox
-    from lad_agent.cli.wiring import open_audit, open_reasoner, promises_watched
     from lad_agent.service import app, auth
     from lad_agent.service.services import Services, load_recipes
     from lad_agent.store import access
+    from lad_agent.wiring import open_audit, open_reasoner, promises_watched
 
     listening = app.listen(host, port)
     with listening, open_audit(chosen) as audit:

@@ -78,8 +78,7 @@ def archive(
     by: options.By = None,
 ) -> None:
     """Seal what is older and finished, and move it into a file that verifies on its own."""
-    from lad_agent import settings
-    from lad_agent.cli import wiring
+    from lad_agent import settings, wiring
     from lad_agent.errors import UsageError
     from lad_agent.store import open_store
     from lad_agent.store.archive import archive as sealed
@@ -105,9 +104,9 @@ def prune(
     import asyncio
 
     from lad_agent import settings
-    from lad_agent.cli.wiring import forget_pauses, pauses_file
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.store import open_store
+    from lad_agent.wiring import forget_pauses, pauses_file
 
     async def forget() -> int:
         file = pauses_file(audit)

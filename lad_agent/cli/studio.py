@@ -14,7 +14,6 @@ from typing import Any, TypedDict
 from langgraph.graph import END, START, StateGraph
 
 from lad_agent import inputs, settings
-from lad_agent.cli.wiring import open_audit, open_reasoner
 from lad_agent.graphs import state as states
 from lad_agent.graphs.inspection import build
 from lad_agent.graphs.intake import intake
@@ -23,6 +22,7 @@ from lad_agent.inspection import Intake
 from lad_agent.reasoners import Reasoner
 from lad_agent.settings import Settings
 from lad_agent.store import AsyncStore
+from lad_agent.wiring import open_audit, open_reasoner
 
 
 class Request(TypedDict, total=False):

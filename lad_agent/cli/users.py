@@ -192,7 +192,7 @@ def revoke(
 
 def _change(change: Change, store: str | None, by: str | None) -> object:
     from lad_agent import settings
-    from lad_agent.cli.wiring import open_audit
+    from lad_agent.wiring import open_audit
 
     chosen = settings.load(store=store, by=by)
     with open_audit(chosen) as audit:

@@ -69,19 +69,19 @@ async def _watch(
     import asyncio
 
     from lad_agent import outbox
-    from lad_agent.cli.wiring import (
-        open_audit,
-        open_reasoner,
-        pauses_file,
-        promises_watched,
-        settle,
-    )
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.graphs.runner import Order
     from lad_agent.software import versions
     from lad_agent.store import AsyncStore
     from lad_agent.store.software import see
     from lad_agent.watching import run, until_told
+    from lad_agent.wiring import (
+        open_audit,
+        open_reasoner,
+        pauses_file,
+        promises_watched,
+        settle,
+    )
 
     order = Order(
         station=chosen.station,

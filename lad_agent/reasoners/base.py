@@ -25,12 +25,15 @@ class Question:
 class Drawn:
     """One answer as generated.
 
-    `weakest_token` is the least probability of a token of the rationale (everything before the
-    verdict), `p_yes` is P(yes) against P(no) at the verdict; both None where there is no verdict.
+    Of the tokens of the rationale (everything before the verdict) `weakest_token` is the least
+    probability, `mean_logprob` and `sum_logprob` are mean and sum of the log-probabilities;
+    `p_yes` is P(yes) against P(no) at the verdict. All None where there is no verdict.
     """
 
     text: str
     weakest_token: float | None
+    mean_logprob: float | None
+    sum_logprob: float | None
     p_yes: float | None
     tokens: int
 

@@ -29,11 +29,15 @@ def read_drawn(
     span = protocol.verdict_span(text) if complete else None
     at = _token_at(span[0], ends) if span else None
     if span is None or not at:
-        return Drawn(text, None, None, len(logprobs))
+        return Drawn(text, None, None, None, None, len(logprobs))
     lead = text[ends[at - 1] : span[0]]
+    # Rounding can leave a token that is certain a hair above 0.
+    total = min(0.0, math.fsum(logprobs[:at]))
     return Drawn(
         text=text,
         weakest_token=min(1.0, math.exp(min(logprobs[:at]))),
+        mean_logprob=total / at,
+        sum_logprob=total,
         p_yes=protocol.anomaly_score(_after(lead, alternatives(at))),
         tokens=len(logprobs),
     )

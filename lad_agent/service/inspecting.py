@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 from lad_agent import images
-from lad_agent.cli.wiring import pauses_file, settle
 from lad_agent.errors import LadAgentError, NotFound, UnreadableInput
 from lad_agent.graphs.checkpoints import PauseSaver, pauses
 from lad_agent.graphs.runner import Begun, Done, Line, Order
@@ -26,6 +25,7 @@ from lad_agent.settings import Settings
 from lad_agent.software import versions
 from lad_agent.store import AsyncStore, AuditStore, access
 from lad_agent.store.software import see
+from lad_agent.wiring import pauses_file, settle
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0007"
+SCHEMA_VERSION = "0008"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -192,6 +192,8 @@ class JudgementRow(Base):
     model: Mapped[str]
     tokens: Mapped[int]
     elapsed_s: Mapped[float]
+    mean_logprob: Mapped[float | None]
+    sum_logprob: Mapped[float | None]
 
 
 class ReviewRow(Base):

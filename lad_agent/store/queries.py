@@ -285,6 +285,8 @@ def _outcome(row: Inspection, judgement: JudgementRow | None) -> Outcome:
         evidence=said.evidence,
         final=Result(row.final) if row.final else None,
         attempt=row.attempt,
+        mean_logprob=said.mean_logprob,
+        sum_logprob=said.sum_logprob,
     )
 
 

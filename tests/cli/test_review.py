@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lad_agent.cli.wiring import pauses_file
 from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Finding
 from lad_agent.store import ReviewFilter, open_store
+from lad_agent.wiring import pauses_file
 from tests.cli.conftest import Cli
 from tests.scripted import Scripted, good, malformed, write_parts, write_recipe
 
