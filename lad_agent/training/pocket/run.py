@@ -43,7 +43,7 @@ class PocketConfig:
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
-    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5600))
+    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
 
 
 Say = Callable[[str], None]
