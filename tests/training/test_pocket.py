@@ -641,7 +641,8 @@ class StopAfterSaving(TrainerCallback):  # type: ignore[misc]
 def test_fine_tuning_goes_on_where_it_was_cut_off(
     processor: Any, queries: sft.Features, references: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    config = sft.SftConfig("rules", steps=3, batch=4, warmup=1, save_every=1)
+    # The first step's rate is 0: a checkpoint after it holds the weights that any run starts with.
+    config = sft.SftConfig("rules", steps=4, batch=4, warmup=1, save_every=2)
 
     def train(name: str, *callbacks: Any) -> Qwen2_5_VLForConditionalGeneration:
         model = _net(processor)
@@ -651,7 +652,7 @@ def test_fine_tuning_goes_on_where_it_was_cut_off(
     whole = train("whole")
     with pytest.raises(StoppedError):
         train("cut", StopAfterSaving())
-    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-1"]
+    assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-2"]
     assert _same(whole, train("cut"))
     untrained = _net(processor)
     assert _same(whole.model.visual, untrained.model.visual)
@@ -752,6 +753,15 @@ def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.Mo
     model = run.train_pocket(finished, _shortened(), threads=1, say=lambda text: None)
     assert steps == []
     assert (model / "model.safetensors").read_bytes() == weights
+
+
+def test_the_seconds_of_killed_sessions_count(tmp_path: Path) -> None:
+    clock = run.Clock(tmp_path, lambda text: None)
+    for seconds in (0.0, 10.0, 20.0, 1.0, 11.0):  # killed after 20 s, then gone on
+        clock.write({"stage": "rules", "step": 1, "seconds": seconds})
+    clock.write({"name": "rules", "spent": 12.5})
+    clock.write({"name": "features", "spent": 3.0})
+    assert clock.seconds() == {"rules": 32.5, "features": 3.0}
 
 
 def test_a_run_of_another_configuration_is_refused(finished: Path) -> None:

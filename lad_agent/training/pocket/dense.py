@@ -5,7 +5,6 @@ hundred thousand samples. Labels for each of 49 cells, and counts for the whole,
 minutes. The heads are kept as the second witness (`lad_agent.reasoners.witness`).
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +110,6 @@ def train(
     optimizer = _optimizer(net, config)
     done = _resume(checkpoint, net, optimizer)
     labels = targets(pictures.facts, head.words)
-    started = time.monotonic()
     for step in range(done, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, config)
@@ -128,7 +126,7 @@ def train(
         optimizer.step()
         if step % 20 == 0 and rank == 0:
             values = {name: part.item() for name, part in parts.items()}
-            log({"step": step, **values, "seconds": time.monotonic() - started})
+            log({"step": step, **values})
         if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
             _save(checkpoint, net, optimizer, step + 1)
     return head

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -281,7 +282,7 @@ class Lines(TrainerCallback):  # type: ignore[misc]
 
 
 class Clock:
-    """Seconds a stage over all sessions, and the run's `metrics.jsonl`."""
+    """Seconds a stage over all sessions, killed ones too, and the run's `metrics.jsonl`."""
 
     def __init__(self, out: Path, say: Say) -> None:
         self.path, self.say = out / "metrics.jsonl", say
@@ -291,8 +292,10 @@ class Clock:
         return _Stage(self, name)
 
     def log(self, stage: str) -> Callable[[Mapping[str, float]], None]:
+        started = time.monotonic()
+
         def entry(values: Mapping[str, float]) -> None:
-            self.write({"stage": stage, **values})
+            self.write({"stage": stage, **values, "seconds": time.monotonic() - started})
             told = " ".join(f"{k} {v:.4g}" for k, v in values.items())
             self.say(f"{stage}: {told}")
 
@@ -306,11 +309,18 @@ class Clock:
             file.write(json.dumps(entry) + "\n")
 
     def seconds(self) -> dict[str, float]:
-        spent: dict[str, float] = {}
+        spent: Counter[str] = Counter()
+        running: Counter[str] = Counter()
         for line in self.path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             if "spent" in entry:
-                spent[entry["name"]] = spent.get(entry["name"], 0.0) + entry["spent"]
+                spent[entry["name"]] += entry["spent"]
+                del running[entry["name"]]
+            elif "seconds" in entry:
+                stage, seconds = entry["stage"], entry["seconds"]
+                if seconds < running[stage]:  # killed: all that is known of it is its last line
+                    spent[stage] += running[stage]
+                running[stage] = seconds
         return {name: round(value, 1) for name, value in spent.items()}
 
 

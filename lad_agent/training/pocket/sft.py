@@ -237,6 +237,8 @@ def train(
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
+    from lad_agent.training.resuming import resumable
+
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(False)
     world = distributed.get_world_size() if distributed.is_initialized() else 1
@@ -270,7 +272,7 @@ def train(
     )
     language = model.model.language_model
     optimizer = MuonAndAdamW(language, language.layers, config.learning_rate)
-    trainer = SFTTrainer(
+    trainer = resumable(SFTTrainer)(
         model=model,
         args=arguments,
         train_dataset=rows,
