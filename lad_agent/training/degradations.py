@@ -39,7 +39,7 @@ def glare(picture: Image.Image, strength: float, seed: int = 0) -> Image.Image:
     x, y = np.random.default_rng(seed).uniform(0.2, 0.8, 2)
     down, across = np.mgrid[0:height, 0:width]
     far = np.hypot(across / width - x, down / height - y)
-    light = np.clip(1.3 - far / (1.5 * strength), 0, 1)[..., None]
+    light = np.clip(1.3 - far / max(1.5 * strength, 1e-9), 0, 1)[..., None]
     return _picture(pixels + (255 - pixels) * light)
 
 
