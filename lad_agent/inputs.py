@@ -1,19 +1,16 @@
 """What a call is to inspect: files, folders and manifests, each image with its recipe."""
 
-import csv
-import difflib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lad_agent import images, recipe
+from lad_agent import images, recipe, table
 from lad_agent.errors import RecipeError, UnreadableInput, UsageError
 from lad_agent.recipe import Fault, Recipe
 
 RECIPE_FILE = "recipe.yaml"
-COLUMNS = ("part_id", "image", "recipe")
 SKIPPED_FOLDERS = frozenset({"ground_truth"})
 """Folders of masks in the layout of MVTec's data sets."""
 
@@ -126,8 +123,8 @@ class _Search:
             return
         for row in rows:
             image = _absolute(path.parent / row["image"])
-            part_id = row.get("part_id") or Path(row["image"]).as_posix()
-            name = row.get("recipe") or None
+            part_id = row["part_id"] or Path(row["image"]).as_posix()
+            name = row["recipe"]
             found = self._named(name, path.parent) if name else self._recipe_of(image)
             self._take(part_id, image, found, once=False)
 
@@ -221,29 +218,7 @@ def _is_reference(image: Path, found: Recipe) -> bool:
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    head = text.splitlines()[0] if text.strip() else ""
-    delimiter = ";" if ";" in head and "," not in head else ","
-    table = csv.DictReader(text.splitlines(), delimiter=delimiter, restkey="")
-    names = [name.strip() for name in table.fieldnames or ()]
-    _check_columns(path, names)
-    table.fieldnames = names
-    for row in table:
-        if "" in row or not (row.get("image") or "").strip():
-            raise UsageError(
-                f"{path}: line {table.line_num}: wants {','.join(names)}, with an image"
-            )
-        yield {name: (value or "").strip() for name, value in row.items()}
-
-
-def _check_columns(path: Path, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(COLUMNS)}"
-            raise UsageError(f"{path}: line 1: unknown column {name!r}; {hint}")
-    if "image" not in names:
-        raise UsageError(f"{path}: line 1: the column 'image' is missing")
+    for line, row in table.rows(path, ("image",), ("part_id", "recipe")):
+        if not row["image"]:
+            raise UsageError(f"{path}, line {line}: names no image")
+        yield row

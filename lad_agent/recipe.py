@@ -1,11 +1,11 @@
 """What to inspect and how: product, rules, reference images and decision policy, as a YAML file.
 
-`task_version` hashes what the reasoner is asked (product, rules, references, region, image size);
+`task_version` hashes what the reasoner is asked (product, rules, references and how many of them
+are shown, region, image size);
 `recipe_version` adds the policy and the calibration. A new threshold therefore keeps the task, and
 what was calibrated for it; a new rule does not.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lad_agent import nearest
 from lad_agent.confidence import Calibration
 from lad_agent.errors import NotFound, RecipeError
 
@@ -60,6 +61,8 @@ class Region(_Strict):
 class Policy(_Strict):
     """When a judgement is a result, and when a person decides. See `lad_agent.policy.decide`.
 
+    A part whose weakest token is below `sample_below` is in doubt: `samples` more rationales are
+    drawn, and it is judged again under `other_references` of the recipe's further references.
     `pass_confidence` and `reject_confidence` stand in for `min_confidence` where they are set.
     With `on_alarm: hold` every part goes to people as soon as a promise is seen to be broken.
     """
@@ -71,6 +74,7 @@ class Policy(_Strict):
     reject_confidence: Share | None = None
     sample_below: Share = 0.9
     samples: int = Field(default=8, ge=0, le=64)
+    other_references: int | None = Field(default=None, ge=1, le=15)
     time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
     audit_rate: Share = 0.02
     on_alarm: Literal["hold"] | None = None
@@ -80,6 +84,11 @@ class Policy(_Strict):
         if self.pass_below > self.reject_above:
             raise ValueError("pass_below must not exceed reject_above")
         return self
+
+    @property
+    def more_answers(self) -> int:
+        """How many answers a part in doubt gets after the greedy one."""
+        return self.samples + (self.other_references or 0)
 
 
 class Calibrated(_Strict):
@@ -95,11 +104,15 @@ class Calibrated(_Strict):
 
 
 class RecipeFile(_Strict):
-    """The YAML file's content, as written."""
+    """The YAML file's content, as written.
+
+    `references_shown` of the references stand in one prompt, from the first on.
+    """
 
     product: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=40)
     references: tuple[str, ...] = Field(min_length=1, max_length=16)
+    references_shown: int = Field(default=1, ge=1, le=16)
     region: Region = Region()
     image_size: int = Field(default=196, ge=56, le=2240)
     policy: Policy = Policy()
@@ -113,12 +126,23 @@ class RecipeFile(_Strict):
             raise ValueError(f"rule id {twice[0]} is used twice")
         return self
 
+    @model_validator(mode="after")
+    def _enough_references(self) -> "RecipeFile":
+        asked = self.references_shown * (1 + (self.policy.other_references or 0))
+        if asked > len(self.references):
+            raise ValueError(
+                f"references_shown and other_references ask for {asked} references, there are "
+                f"{len(self.references)}; list more, or show fewer"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Recipe:
     """A validated recipe with its reference images found and hashed.
 
-    `references` are absolute paths; `reference_sha256` are the hashes of their bytes.
+    `references` are absolute paths; `reference_sha256` are the hashes of their bytes;
+    `references_shown` of them stand in one prompt.
     """
 
     product: str
@@ -132,6 +156,11 @@ class Recipe:
     recipe_version: str
     path: Path
     calibration: Calibration | None = None
+    references_shown: int = 1
+
+    def shown(self, turn: int) -> slice:
+        """Which references a prompt shows: of turn 0 the first, of each further one the next."""
+        return slice(turn * self.references_shown, (turn + 1) * self.references_shown)
 
 
 @dataclass(frozen=True)
@@ -164,6 +193,8 @@ def load(path: Path) -> Recipe:
         "region": content.region.model_dump(),
         "image_size": content.image_size,
     }
+    if len(hashes) > 1:
+        task["references_shown"] = content.references_shown
     # What is not set is left out, so that a new setting changes no recipe's version.
     whole = {**task, "policy": content.policy.model_dump(exclude_none=True)}
     if content.calibration is not None:
@@ -180,6 +211,7 @@ def load(path: Path) -> Recipe:
         recipe_version=_version(whole),
         path=path.resolve(),
         calibration=_calibration(path, content.calibration) if content.calibration else None,
+        references_shown=content.references_shown,
     )
 
 
@@ -196,7 +228,7 @@ def shipped(product: str) -> Path:
     """
     if product not in SHIPPED:
         raise NotFound(
-            f"no shipped recipe for {product!r}{_nearest(product, SHIPPED)}; "
+            f"no shipped recipe for {product!r}; {nearest.hint(product, SHIPPED)}; "
             f"shipped: {', '.join(SHIPPED)}; or give --recipe FILE.yaml"
         )
     return Path(__file__).parent / "recipes" / product / "recipe.yaml"
@@ -204,7 +236,8 @@ def shipped(product: str) -> Path:
 
 def recorded_version(product: str, said: Mapping[str, Any]) -> str:
     """The version of an uncalibrated recipe that says what the audit store has noted of it."""
-    task = {name: said[name] for name in ("rules", "references", "region", "image_size")}
+    names = ("rules", "references", "region", "image_size", "references_shown")
+    task = {name: said[name] for name in names if name in said}
     policy = Policy.model_validate(said["policy"]).model_dump(exclude_none=True)
     return _version({"product": product, **task, "policy": policy})
 
@@ -297,7 +330,8 @@ def _explain(detail: Any, lines: dict[tuple[str | int, ...], int]) -> Fault:
     name = ".".join(str(part) for part in at) or "recipe"
     match detail["type"]:
         case "extra_forbidden":
-            return Fault(line, f"unknown key {at[-1]!r}{_nearest(str(at[-1]), _keys(at[:-1]))}")
+            hint = nearest.hint(str(at[-1]), _keys(at[:-1]))
+            return Fault(line, f"unknown key {at[-1]!r}; {hint}")
         case "missing":
             return Fault(line, f"{name} is missing")
         case "value_error":
@@ -313,8 +347,3 @@ def _keys(at: tuple[str | int, ...]) -> list[str]:
         if at and at[0] == part:
             model = inner
     return list(model.model_fields)
-
-
-def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -1,6 +1,5 @@
 """Settings: `lad-agent.toml` in the current folder, overruled by `LAD_AGENT_*`, then by flags."""
 
-import difflib
 import getpass
 import socket
 import tomllib
@@ -15,6 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from lad_agent import nearest
 from lad_agent.errors import UsageError
 
 FILE = "lad-agent.toml"
@@ -31,8 +31,9 @@ class Settings(BaseSettings):
     many events or minutes, and appended to `heads_file`, which should lie out of reach of the
     database's users.
 
-    With a `webhook_url` every result and decision is posted there, signed with `webhook_secret`
-    (see docs/results-out.md).
+    With a `webhook_url` every result and decision is posted there, signed with `webhook_secret`; a
+    message that is refused `outbox_tries` times is given up, by default none ever (see
+    docs/results-out.md).
 
     The rest is for the service: the folder of its `recipes` (those shipped), the `image_roots`
     below which a request may name a file (none), how many parts it accepts before it asks callers
@@ -59,6 +60,7 @@ class Settings(BaseSettings):
     head_every_minutes: float = Field(default=60.0, gt=0)
     webhook_url: str | None = None
     webhook_secret: SecretStr | None = None
+    outbox_tries: int | None = Field(default=None, ge=1)
     recipes: Path | None = None
     image_roots: tuple[Path, ...] = ()
     queue: int = Field(default=256, ge=1, le=100_000)
@@ -97,9 +99,7 @@ def load(**flags: Any) -> Settings:
 def _explain(detail: Any, flags: dict[str, Any]) -> str:
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, list(Settings.model_fields), n=1)
-        known = ", ".join(Settings.model_fields)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {known}"
+        hint = nearest.hint(name, Settings.model_fields)
         return f"{FILE}: unknown setting {name!r}; {hint}"
     where = f"--{name.replace('_', '-')}" if flags.get(name) is not None else f"setting {name}"
     said = detail["msg"][:1].lower() + detail["msg"][1:]

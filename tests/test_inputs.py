@@ -113,10 +113,10 @@ def test_a_manifest_may_have_semicolons_and_the_image_alone(tmp_path: Path) -> N
     ("text", "fault"),
     [
         ("part_id,imag\n", "line 1: unknown column 'imag'; did you mean 'image'"),
-        ("part_id\nP\n", "line 1: the column 'image' is missing"),
-        ("part_id,image\nP,\n", "line 2: wants part_id,image"),
+        ("part_id\nP\n", "line 1: lacks the column image"),
+        ("part_id,image\nP,\n", "line 2: names no image"),
         ("part_id,image\nP,a.png,x\n", "line 2: wants part_id,image"),
-        ("", "the column 'image' is missing"),
+        ("", "lacks the column image"),
     ],
 )
 def test_a_wrong_manifest_is_explained(tmp_path: Path, text: str, fault: str) -> None:

@@ -39,21 +39,14 @@ def list_(
 ) -> None:
     """List inspections, the newest first."""
     from lad_agent import settings
-    from lad_agent.cli.tables import as_json as json
-    from lad_agent.cli.tables import columns
-    from lad_agent.store import open_store, queries
+    from lad_agent.cli.tables import columns, print_json
+    from lad_agent.store import open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
-        found = audit.ask(
-            lambda session: list(
-                queries.inspections(
-                    session, wanted, newest_first=True, limit=limit + 1, after=after
-                )
-            )
-        )
+        found = audit.inspections(wanted, limit=limit + 1, after=after)
     shown = found[:limit]
     if as_json:
-        typer.echo(json([_line(one) for one in shown]))
+        print_json([_line(one) for one in shown])
         return
     if not found:
         typer.echo("no such inspection")
@@ -70,14 +63,14 @@ def show(
 ) -> None:
     """Show all that is known of one inspection: judgement, reviews, recipe and events."""
     from lad_agent import settings
-    from lad_agent.cli.tables import as_json as json
+    from lad_agent.cli.tables import print_json
     from lad_agent.results import printable
     from lad_agent.store import open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         history = audit.history(inspection_id)
     if as_json:
-        typer.echo(json(_whole(history)))
+        print_json(_whole(history))
         return
     for name, value in _line(history.inspected).items():
         if value not in (None, [], ""):
@@ -102,8 +95,7 @@ def stats(
 ) -> None:
     """Count results by time, product or place; causes, reviewers, or what audits say."""
     from lad_agent import settings
-    from lad_agent.cli.tables import as_json as json
-    from lad_agent.cli.tables import cell, columns
+    from lad_agent.cli.tables import cell, columns, print_json
     from lad_agent.results import printable
     from lad_agent.store import export, holds, open_store
     from lad_agent.store import stats as counted
@@ -115,7 +107,7 @@ def stats(
     if out is not None:
         export.write(out, table.columns, table.rows)
     if as_json:
-        typer.echo(json(list(table.rows)))
+        print_json(list(table.rows))
     elif out is None:
         rows = [[cell(value) for value in row.values()] for row in table.rows]
         typer.echo(columns(list(table.columns), rows))

@@ -12,19 +12,25 @@ from lad_agent.cli import options
 if TYPE_CHECKING:
     from lad_agent.recipe import Recipe
     from lad_agent.settings import Settings
-    from lad_agent.training.calibration import Costs, Part
+    from lad_agent.training.calibration import Costs, Part, Reviewed
     from lad_agent.training.sources import Example
 
 
 def calibrate(
+    recipe: Annotated[Path, typer.Option(help="The recipe.yaml to calibrate.")],
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             help="A results.jsonl of lad-agent inspect (with --truth), or labelled pictures to "
             "judge first: LOCO, SynLOCO, a folder with good and bad, a CSV."
         ),
-    ],
-    recipe: Annotated[Path, typer.Option(help="The recipe.yaml to calibrate.")],
+    ] = None,
+    from_reviews: Annotated[
+        bool,
+        typer.Option("--from-reviews", help="In place of DATA: findings in the audit store."),
+    ] = False,
+    store: options.Store = None,
+    since: options.Since = None,
     truth: Annotated[
         Path | None, typer.Option(help="The labelled pictures that the results are about.")
     ] = None,
@@ -74,13 +80,19 @@ def calibrate(
     asked = calibration.Asked(escape, overkill, confidence, priced, fit_share, seed)
     loaded = load(recipe)
     _refuse_shipped(recipe)
-    chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device)
-    examples, left_out = calibration.labelled(_pictures(data, truth), loaded.product)
+    chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store)
+    pictures = _pictures(data, truth, from_reviews=from_reviews)
+    if pictures is None:
+        parts, left_out = calibration.of_reviews(_reviewed(chosen, since, loaded), loaded)
+        examples = [part.example for part in parts]
+    else:
+        examples, taught = calibration.labelled(pictures, loaded.product)
+        left_out = [f"{taught} pictures that are for training"] if taught and not truth else []
     for path in trained_on or []:
         calibration.refuse_trained_on(examples, calibration.trained_on(path))
-    if truth is not None:
+    if truth is not None and data is not None:
         parts = calibration.of_results(data, examples, loaded)
-    else:
+    elif pictures is not None:
         parts = _judge(examples, loaded, chosen)
     made = calibration.choose(parts, loaded, asked)
     if html is not None:
@@ -88,25 +100,55 @@ def calibrate(
     written = None if dry_run else calibration.write(recipe, made)
     if as_json:
         version = written.recipe_version if written else None
-        found = calibration.values(made) | {"recipe_version": version}
-        print_json(found)
+        print_json(calibration.values(made) | {"left_out": left_out, "recipe_version": version})
         return
     typer.echo(calibration.text(made))
-    if left_out and truth is None:
-        typer.echo(f"note: {left_out} pictures are for training and were left out")
+    for note in left_out:
+        typer.echo(f"note: left out {note}")
     if written is not None:
         typer.echo(f"{recipe}: now recipe version {written.recipe_version}")
 
 
-def _pictures(data: Path, truth: Path | None) -> Path:
+def _pictures(data: Path | None, truth: Path | None, *, from_reviews: bool) -> Path | None:
+    """The labelled pictures; None where the store has them."""
     from lad_agent.errors import UsageError
 
-    if (data.suffix.lower() == ".jsonl") != (truth is not None):
+    if (data is None) != from_reviews:
+        raise UsageError("give DATA, labelled pictures or results, or --from-reviews in its place")
+    if (data is not None and data.suffix.lower() == ".jsonl") != (truth is not None):
         raise UsageError(
-            f"{data}: --truth DIR says what the pictures of a results.jsonl really show, and "
-            "belongs to that alone"
+            f"{data or '--from-reviews'}: --truth DIR says what the pictures of a results.jsonl "
+            "really show, and belongs to that alone"
         )
     return truth or data
+
+
+def _reviewed(chosen: Settings, since: str | None, recipe: Recipe) -> list[Reviewed]:
+    """Every recorded part of the recipe's product that has a review, decided or not."""
+    from lad_agent.store import ReviewFilter, open_store
+    from lad_agent.training.calibration import Reviewed
+
+    wanted = ReviewFilter(product=recipe.product, since=options.moment(since))
+    found: list[Reviewed] = []
+    rates: dict[str, float | None] = {}
+    with open_store(chosen.store, create=False) as audit:
+        for review in audit.reviews(wanted):
+            outcome, decision = review.inspected.outcome, review.decision
+            if outcome is None:
+                continue
+            version = outcome.recipe_version
+            if version not in rates:
+                said = audit.history(outcome.id).recipe
+                rates[version] = said["policy"]["audit_rate"] if said else None
+            found.append(
+                Reviewed(
+                    outcome,
+                    decision.finding if decision else None,
+                    decision.rule if decision else None,
+                    rates[version],
+                )
+            )
+    return found
 
 
 def _refuse_shipped(path: Path) -> None:
@@ -145,11 +187,10 @@ def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Pa
     from rich.console import Console
 
     from lad_agent.training.calibration.judging import judge
-    from lad_agent.wiring import open_reasoner
+    from lad_agent.wiring import reasoner_open
 
     async def run() -> list[Part]:
-        reasoner = open_reasoner(chosen)
-        try:
+        async with reasoner_open(chosen) as reasoner:
             with Console(stderr=True, quiet=not sys.stderr.isatty()).status("judging") as status:
                 return await judge(
                     examples,
@@ -158,7 +199,5 @@ def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Pa
                     in_flight=chosen.in_flight,
                     on_done=lambda done: status.update(f"{done} of {len(examples)} judged"),
                 )
-        finally:
-            await reasoner.aclose()
 
     return asyncio.run(run())

@@ -13,6 +13,7 @@ from lad_agent.cli import options
 if TYPE_CHECKING:
     from lad_agent.settings import Settings
     from lad_agent.store.holds import Hold
+    from lad_agent.store.outbox import SinkState
 
 PACKAGES = ("torch", "transformers", "langgraph", "sqlalchemy", "pillow", "pydantic", "openai")
 EXTRAS = {"train": ("trl", "datasets", "opencv-python-headless"), "serve": ("fastapi", "uvicorn")}
@@ -34,9 +35,9 @@ def doctor(
     reasoner: options.Reasoner = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look at versions, device, model, store, holds and disk.
+    """Look at versions, device, model, store, holds, results on their way and disk.
 
-    Exit codes: 4 if something is missing, 5 if an alarm stands.
+    Exit codes: 4 if something is missing, 5 if an alarm stands or results do not arrive.
     """
 
     from lad_agent import settings
@@ -158,7 +159,7 @@ def _served(spec: str) -> Finding:
 
 def _store(chosen: Settings) -> list[Finding]:
     from lad_agent.errors import LadAgentError
-    from lad_agent.store import InspectionFilter, ReviewFilter, holds, open_store
+    from lad_agent.store import InspectionFilter, ReviewFilter, holds, open_store, outbox
 
     if "://" not in chosen.store and not Path(chosen.store).exists():
         return [Finding("store", "ok", f"{chosen.store}: not there yet, inspect makes it")]
@@ -168,6 +169,7 @@ def _store(chosen: Settings) -> list[Finding]:
             waiting = len(audit.reviews(ReviewFilter(decided=False)))
             schema, name = audit.schema_version, audit.name
             on, alarms = audit.ask(holds.holds), audit.ask(holds.alarms)
+            sinks = audit.ask(outbox.sinks)
     except LadAgentError as error:
         remedy = "give another --store until it is mended"
         return [Finding("store", "missing", str(error), remedy)]
@@ -179,6 +181,7 @@ def _store(chosen: Settings) -> list[Finding]:
             Finding("alarm", "alarm", f"{one}, since {one.raised_at[:16]}", _release(one.product))
             for one in alarms
         ),
+        *(_sink(one) for one in sinks),
     ]
 
 
@@ -189,6 +192,24 @@ def _held(one: Hold) -> str:
 
 def _release(product: str | None) -> str:
     return f"once it is mended: lad-agent hold release {product or 'all'} --by NAME"
+
+
+def _sink(one: SinkState) -> Finding:
+    """Whether what a sink is to be told of arrives there."""
+    from datetime import UTC, datetime
+
+    told = f"{one.name} ({one.target}): {one.waiting} waiting"
+    if one.oldest:
+        told += f" since {one.oldest[:16]}"
+    if one.error:
+        told += f" ({one.error})"
+    if one.given_up:
+        remedy = "see lad-agent outbox list; once it is mended: lad-agent outbox retry --given-up"
+        return Finding("outbox", "alarm", f"{told}, {one.given_up} given up", remedy)
+    if one.needs_somebody(datetime.now(UTC)):
+        remedy = "mend it, and let serve or watch run, or: lad-agent outbox send"
+        return Finding("outbox", "alarm", told, remedy)
+    return Finding("outbox", "ok", told)
 
 
 def _head(chosen: Settings) -> list[Finding]:

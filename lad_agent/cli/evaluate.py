@@ -45,6 +45,17 @@ def evaluate(
     warm_up: Annotated[
         int, typer.Option(min=0, help="With --ablation: steps that teach the base the form.")
     ] = 20,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help="With --ablation: only this way of training; several are allowed."),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="With --ablation: every stage takes so long (its steps)."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="With --ablation: processes that share the seeds.")
+    ] = 1,
 ) -> None:
     """Print balanced accuracy, AUROC, escapes and overkill with intervals, a row a product.
 
@@ -68,8 +79,11 @@ def evaluate(
         found = arms.run(
             chosen,
             ablation,
+            arms=arm or arms.NAMES,
             seeds=seeds,
             warm_up=warm_up,
+            minutes=minutes,
+            jobs=jobs,
             resampling=resampling,
             say=lambda text: typer.echo(text, err=True),
         )

@@ -69,15 +69,15 @@ def list_(store: options.Store = None, as_json: options.Json = False) -> None:
     from dataclasses import asdict
 
     from lad_agent import settings
-    from lad_agent.cli.tables import as_json as json
-    from lad_agent.cli.tables import columns
+    from lad_agent.cli.tables import columns, print_json
     from lad_agent.store import holds, open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
         on, alarms = audit.ask(holds.holds), audit.ask(holds.alarms)
     if as_json:
-        both = {"holds": [asdict(one) for one in on], "alarms": [asdict(one) for one in alarms]}
-        typer.echo(json(both))
+        print_json(
+            {"holds": [asdict(one) for one in on], "alarms": [asdict(one) for one in alarms]}
+        )
         return
     if not on and not alarms:
         typer.echo("no hold is on, no alarm stands")
@@ -98,8 +98,7 @@ def _known(audit: AuditStore, product: str) -> str | None:
     Raises:
         NotFound: none of that name was ever inspected, so a hold would be obeyed by nobody.
     """
-    import difflib
-
+    from lad_agent import nearest
     from lad_agent.errors import NotFound
     from lad_agent.store import queries
 
@@ -107,7 +106,6 @@ def _known(audit: AuditStore, product: str) -> str | None:
         return None
     there = audit.ask(queries.products)
     if product not in there:
-        near = difflib.get_close_matches(product, there, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(there) or 'none'}"
+        hint = nearest.hint(product, there)
         raise NotFound(f"no part of {product!r} was inspected here; {hint}; or hold all")
     return product

@@ -38,10 +38,10 @@ def inspect(
     adapter: options.Adapter = None,
     device: options.Device = None,
     station: options.Station = None,
-    lot: Annotated[str | None, typer.Option(help="The lot that the parts belong to.")] = None,
+    lot: options.Lot = None,
     by: options.By = None,
     out: Annotated[Path | None, typer.Option(help="Write results to a .jsonl or .csv.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a part.")] = False,
+    as_json: options.JsonLines = False,
     fail_on: Annotated[
         str | None, typer.Option(help="Exit with 1 on any of: NotOK, NotDecidable (comma between).")
     ] = None,
@@ -109,9 +109,9 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
     from lad_agent.store.software import see
     from lad_agent.wiring import (
         open_audit,
-        open_reasoner,
         pauses_file,
         promises_watched,
+        reasoner_open,
         settle,
     )
 
@@ -120,28 +120,25 @@ async def _run(gathered: Gathered, chosen: Settings, order: Order) -> Report:
         for fault in gathered.faults:
             progress.say(fault)
         progress.status(f"loading the reasoner ({chosen.reasoner})")
-        reasoner = open_reasoner(chosen)
-        try:
-            audit.transact([lambda unit: see(unit, chosen.station, chosen.by, versions())])
-            async with (
-                AsyncStore(audit) as store,
-                pauses(pauses_file(audit)) as saver,
-                promises_watched(audit, chosen, progress.say),
-            ):
-                await settle(audit, store, saver)
-                progress.start()
-                with _finish_on_interrupt(stop, progress):
-                    return await run_batch(
-                        gathered.items,
-                        order,
-                        store=store,
-                        reasoner=reasoner,
-                        checkpointer=saver,
-                        on_done=progress.done,
-                        stop=stop,
-                    )
-        finally:
-            await reasoner.aclose()
+        async with (
+            reasoner_open(chosen) as reasoner,
+            AsyncStore(audit) as store,
+            pauses(pauses_file(audit)) as saver,
+            promises_watched(audit, chosen, progress.say),
+        ):
+            await store.run(lambda unit: see(unit, chosen.station, chosen.by, versions()))
+            await settle(audit, store, saver)
+            progress.start()
+            with _finish_on_interrupt(stop, progress):
+                return await run_batch(
+                    gathered.items,
+                    order,
+                    store=store,
+                    reasoner=reasoner,
+                    checkpointer=saver,
+                    on_done=progress.done,
+                    stop=stop,
+                )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,7 +36,6 @@ def verify(
 ) -> None:
     """Check the ledger's hash chains and signed heads; exit code 5 where something was changed."""
     import json
-    from contextlib import contextmanager
 
     from lad_agent import settings
     from lad_agent.errors import CheckFailed
@@ -48,7 +48,7 @@ def verify(
     trusted = _trusted(chosen, public_key or [])
     with (
         open_store(chosen.store, create=False) as audit,
-        contextmanager(_progress)() as told,
+        events_done() as told,
     ):
         if archive:
             report = verify_with(audit, archive, exported=exported, trusted=trusted, told=told)
@@ -138,8 +138,9 @@ def _summary(report: ChainReport) -> str:
     return text
 
 
-def _progress() -> Iterator[Callable[[int], None] | None]:
-    """How many events are checked, on a terminal; a log needs none of it."""
+@contextmanager
+def events_done() -> Iterator[Callable[[int], None] | None]:
+    """Shows on a terminal how many events are done; None elsewhere, a log needs none of it."""
     import sys
 
     if not sys.stderr.isatty():

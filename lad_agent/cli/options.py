@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, overload
 
 import typer
 
@@ -19,10 +19,12 @@ Reasoner = Annotated[
 Adapter = Annotated[Path | None, typer.Option("--adapter", help="A LoRA adapter's folder.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 Station = Annotated[str | None, typer.Option("--station", help="Where (this computer's name).")]
+Lot = Annotated[str | None, typer.Option("--lot", help="The lot that the parts belong to.")]
 SigningKey = Annotated[
     Path | None, typer.Option("--signing-key", help="The file that audit keygen made.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print one JSON line a part.")]
 By = Annotated[str | None, typer.Option("--by", help="Who does this (the system user).")]
 Product = Annotated[str | None, typer.Option("--product", help="Only this product.")]
 Since = Annotated[
@@ -32,6 +34,10 @@ Since = Annotated[
 Until = Annotated[str | None, typer.Option("--until", help="The same; of a date, its end.")]
 
 
+@overload
+def moment(text: str, flag: str = ...) -> datetime: ...
+@overload
+def moment(text: str | None, flag: str = ...) -> datetime | None: ...
 def moment(text: str | None, flag: str = "--since") -> datetime | None:
     """The time that `flag` means; a time without a zone is local, an age may have a minus.
 

@@ -25,7 +25,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="No more than N messages.")] = 50,
     as_json: options.Json = False,
 ) -> None:
-    """List the sinks, and the messages that wait for them, the oldest first."""
+    """List the sinks, and the messages that wait for them or were given up, the oldest first."""
     import json
     from dataclasses import asdict
 
@@ -57,7 +57,7 @@ def list_(
                 one.at,
                 str(one.failures or ""),
                 one.delivered_at or "",
-                one.error or "",
+                f"given up: {one.error}" if one.given_up else one.error or "",
             )
             for one in messages
         ]
@@ -69,6 +69,9 @@ def retry(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="MESSAGE", help="Else all that wait.")
     ] = None,
+    given_up: Annotated[
+        bool, typer.Option("--given-up", help="And all that were given up.")
+    ] = False,
     store: options.Store = None,
 ) -> None:
     """Try again now what waits for its next attempt; a running serve or watch does it at once."""
@@ -76,7 +79,7 @@ def retry(
     from lad_agent.store import open_store, outbox
 
     with open_store(settings.load(store=store).store, create=False) as audit:
-        count = audit.transact([lambda unit: outbox.retry(unit, ids or ())])[0]
+        count = audit.transact([lambda unit: outbox.retry(unit, ids or (), given_up=given_up)])[0]
     typer.echo(f"{count} due now")
 
 
@@ -90,7 +93,7 @@ def send(store: options.Store = None) -> None:
 
     from lad_agent import settings
     from lad_agent.errors import PrerequisiteError, UsageError
-    from lad_agent.outbox import deliver_all, sinks
+    from lad_agent.outbox import deliver_all, pace, sinks
     from lad_agent.store import outbox
     from lad_agent.wiring import open_audit
 
@@ -102,7 +105,7 @@ def send(store: options.Store = None) -> None:
     async def run() -> None:
         for sink in found:
             try:
-                await deliver_all(audit, sink)
+                await deliver_all(audit, sink, pace(chosen))
             finally:
                 await sink.aclose()
 
@@ -117,7 +120,7 @@ def send(store: options.Store = None) -> None:
 def off(
     sink: Annotated[str, typer.Argument(metavar="SINK", help="Its name, as webhook.")],
     give_up: Annotated[
-        bool, typer.Option("--give-up", help="Give up the messages that wait for it.")
+        bool, typer.Option("--give-up", help="Drop the messages that it has not got.")
     ] = False,
     store: options.Store = None,
     by: options.By = None,
@@ -132,10 +135,11 @@ def off(
     if any(one.name == sink for one in sinks(chosen)):
         raise UsageError(f"{sink} is still set; take it out of the settings first")
     with open_store(chosen.store, create=False) as audit:
-        waiting = {state.name: state.waiting for state in audit.ask(outbox.sinks)}.get(sink, 0)
-        if waiting and not give_up:
-            raise UsageError(f"{waiting} messages wait for {sink}; --give-up gives them up")
-        what = {"what": "results", "sink": sink, "on": False, "given_up": waiting}
+        states = {state.name: state for state in audit.ask(outbox.sinks)}
+        left = states[sink].waiting + states[sink].given_up if sink in states else 0
+        if left and not give_up:
+            raise UsageError(f"{left} messages are left for {sink}; --give-up gives them up")
+        what = {"what": "results", "sink": sink, "on": False, "given_up": left}
         audit.transact(
             [
                 lambda unit: outbox.unsubscribe(unit, sink),
@@ -149,6 +153,8 @@ def _told(sink: SinkState) -> str:
     """One line on how a sink stands."""
     waits = f"{sink.waiting} waiting" + (f" since {sink.oldest}" if sink.oldest else "")
     line = f"{sink.name} ({sink.target}): {waits}"
+    if sink.given_up:
+        line += f", {sink.given_up} given up"
     if sink.error is None:
         return line
     return f"{line}; away ({sink.error}), next attempt {sink.not_before or 'now'}"

@@ -50,10 +50,10 @@ def replay(
         ]
     replayed = asyncio.run(_run(recorded, chosen))
     if as_json:
-        from lad_agent.cli.tables import as_json as json
+        from lad_agent.cli.tables import print_json
 
         told = [_brief(one) for one in replayed]
-        typer.echo(json(told[0] if inspection_id else {**_summary(replayed), "inspections": told}))
+        print_json(told[0] if inspection_id else {**_summary(replayed), "inspections": told})
     elif inspection_id is not None:
         _print_one(replayed[0])
     else:
@@ -107,20 +107,18 @@ async def _run(recorded: Sequence[Recorded], chosen: Settings) -> list[Replayed]
 
     from lad_agent import software
     from lad_agent.replay import replay as run_again
-    from lad_agent.wiring import open_reasoner
+    from lad_agent.wiring import reasoner_open
 
-    reasoner = open_reasoner(chosen)
     now = software.versions()
     room = asyncio.Semaphore(chosen.in_flight)
 
-    async def one(what: Recorded) -> Replayed:
-        async with room:
-            return await run_again(what, reasoner, software=now, max_pixels=chosen.max_pixels)
+    async with reasoner_open(chosen) as reasoner:
 
-    try:
+        async def one(what: Recorded) -> Replayed:
+            async with room:
+                return await run_again(what, reasoner, software=now, max_pixels=chosen.max_pixels)
+
         return await asyncio.gather(*map(one, recorded))
-    finally:
-        await reasoner.aclose()
 
 
 def _brief(one: Replayed) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def show(review_id: ReviewId, store: options.Store = None, as_json: options.Json
     """Show one part with its rules and, unless it is a blind audit, what the reasoner said."""
     from lad_agent import settings
     from lad_agent.cli.tables import print_json
+    from lad_agent.results import printable
     from lad_agent.store import open_store
 
     with open_store(settings.load(store=store).store, create=False) as audit:
@@ -74,9 +75,9 @@ def show(review_id: ReviewId, store: options.Store = None, as_json: options.Json
         if name == "rules":
             typer.echo("rules")
             for rule in value:
-                typer.echo(f"  {rule['id']}  {rule['text']}")
+                typer.echo(printable(f"  {rule['id']}  {rule['text']}"))
         elif value is not None:
-            typer.echo(f"{name:<14}{value}")
+            typer.echo(f"{name:<14}{printable(str(value))}")
 
 
 @app.command()

@@ -65,6 +65,7 @@ async def _serve(
     chosen: Settings, host: str, port: int, tls_cert: Path | None, tls_key: Path | None
 ) -> None:
     from lad_agent import outbox
+    from lad_agent.cli.tables import say
     from lad_agent.service import app, auth
     from lad_agent.service.services import Services, load_recipes
     from lad_agent.store import access
@@ -82,11 +83,5 @@ async def _serve(
         if not audit.ask(access.has_users):
             typer.echo("open: nobody signs in; lad-agent users add NAME makes it ask", err=True)
         tls = {"ssl_certfile": tls_cert, "ssl_keyfile": tls_key} if tls_cert else {}
-        async with outbox.delivering(audit, chosen), promises_watched(audit, chosen, _say):
+        async with outbox.delivering(audit, chosen), promises_watched(audit, chosen, say):
             await app.run(Services(audit, recipes, reasoner, chosen), listening, **tls)
-
-
-def _say(text: str) -> None:
-    from lad_agent.results import printable
-
-    typer.echo(f"lad-agent: {printable(' '.join(text.split()))}", err=True)

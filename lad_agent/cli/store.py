@@ -21,10 +21,12 @@ def _group() -> None:
 def rebuild(store: options.Store = None) -> None:
     """Make every table anew from the ledger's events; refused where the ledger is not intact."""
     from lad_agent import settings
+    from lad_agent.cli.ledger import events_done
     from lad_agent.store import open_store
 
-    with open_store(settings.load(store=store).store, create=False) as audit:
-        events = audit.rebuild()
+    chosen = settings.load(store=store)
+    with open_store(chosen.store, create=False) as audit, events_done() as told:
+        events = audit.rebuild(told)
     typer.echo(f"rebuilt from {events} events")
 
 
@@ -79,15 +81,12 @@ def archive(
 ) -> None:
     """Seal what is older and finished, and move it into a file that verifies on its own."""
     from lad_agent import settings, wiring
-    from lad_agent.errors import UsageError
     from lad_agent.store import open_store
     from lad_agent.store.archive import archive as sealed
 
     chosen = settings.load(store=store, signing_key=signing_key, by=by)
     signing = wiring.needed_signing(chosen)
-    moment = options.moment(before)
-    if moment is None:
-        raise UsageError("--before: give a date like 2026-01-01, or an age like 365d")
+    moment = options.moment(before, "--before")
     with open_store(chosen.store, create=False) as audit:
         made = sealed(audit, moment, file, signing)
     typer.echo(f"{file}: {made.events} events up to {made.through}; {made.left} stay here too")

@@ -1,4 +1,4 @@
-"""What is printed: tables with columns padded by blanks, and JSON."""
+"""What is printed: tables with columns padded by blanks, JSON, and lines beside them."""
 
 import json
 from collections.abc import Sequence
@@ -50,6 +50,11 @@ def as_json(data: object) -> str:
 def print_json(data: object) -> None:
     """Print `as_json(data)`."""
     typer.echo(as_json(data))
+
+
+def say(text: str) -> None:
+    """One line on stderr, beside what is printed."""
+    typer.echo(f"lad-agent: {printable(' '.join(text.split()))}", err=True)
 
 
 def _number(cell: str) -> bool:

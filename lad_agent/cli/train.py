@@ -54,7 +54,10 @@ def pocket(
         int | None, typer.Option(min=1, help="A dry run of so few steps a stage, through all.")
     ] = None,
 ) -> None:
-    """Train the pocket model from nothing but SynLOCO; interrupted, the same command goes on."""
+    """The pocket model, from SynLOCO alone.
+
+    Interrupted, the same command goes on.
+    """
     from dataclasses import replace
 
     from lad_agent.training.pocket import run
@@ -81,7 +84,10 @@ def sft(
     resume: Resume = False,
     dry: Dry = False,
 ) -> None:
-    """Fine-tune a reasoner on labelled pictures; several GPUs by accelerate launch -m lad_agent."""
+    """Fine-tune on labelled pictures.
+
+    On several GPUs: accelerate launch -m lad_agent train sft ...
+    """
     chosen = _chosen(
         "sft", config, steps, base=base, seed=seed, data=_data(data, from_reviews, held_out)
     )
@@ -105,9 +111,10 @@ def grpo(
     resume: Resume = False,
     dry: Dry = False,
 ) -> None:
-    """Let a reasoner learn from its own verdicts; several GPUs by accelerate launch.
+    """Learn from one's own verdicts alone.
 
-    Without pictures the pocket learns from its own.
+    Without pictures the pocket learns from SynLOCO's. On several GPUs: accelerate launch -m
+    lad_agent train grpo ...
     """
     chosen = _chosen(
         "grpo", config, steps, base=base, seed=seed, data=_data(data, from_reviews, held_out)
@@ -130,7 +137,10 @@ def promote(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Put a run's result in the place of the model in use, unless it got worse: exit code 5."""
+    """Put a run's result in use, if it's no worse.
+
+    Where it got worse than the model in use it is refused, with exit code 5.
+    """
     import json
 
     from lad_agent.training import held_out as pictures
@@ -149,13 +159,33 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(help="Folders of runs.")],
     as_json: options.Json = False,
 ) -> None:
-    """What runs differ in, and where they ended, as a Markdown table."""
+    """What runs differ in, and where they ended."""
     import json
 
     from lad_agent.training import runs as folders
 
     found = folders.compare([folders.find_run(folder) for folder in runs])
     typer.echo(json.dumps(found, indent=2) if as_json else folders.table(found))
+
+
+@app.command()
+def curves(
+    run: Annotated[Path, typer.Argument(help="The folder of train pocket or train product.")],
+    out: Annotated[Path | None, typer.Option(help="The PNG (curves.png in RUN).")] = None,
+) -> None:
+    """Draw the losses of a run of many stages.
+
+    Runs of sft and grpo draw their own.
+    """
+    from lad_agent.errors import UsageError
+    from lad_agent.training import curves as drawn
+
+    path = out or run / "curves.png"
+    try:
+        drawn.write_stages(run, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
+    typer.echo(path)
 
 
 def _data(paths: list[Path] | None, reviews: bool, held_out: Path | None) -> dict[str, Any]:

@@ -28,7 +28,10 @@ def product(
         int | None, typer.Option(min=1, help="A dry run of so few steps a stage, through all.")
     ] = None,
 ) -> None:
-    """Train a model for a product of your own; interrupted, the same command goes on."""
+    """A model for a product of your own.
+
+    Interrupted, the same command goes on.
+    """
     import os
     from dataclasses import replace
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Concatenate, ParamSpec, TypeVar, cast
 
 import typer
 
@@ -12,8 +12,8 @@ from lad_agent.cli import options
 if TYPE_CHECKING:
     from lad_agent.store.operations import Unit
 
-    Change = Callable[[Unit, str, str], object]
-    """What is done in one transaction, at a station and by somebody."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 app = typer.Typer(help="Who may use the service.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -41,16 +41,11 @@ def list_(store: options.Store = None, as_json: options.Json = False) -> None:
     elif not found:
         typer.echo("no users: on loopback the service is open")
     else:
-        heads = ("name", "role", "active", "since")
-        typer.echo(
-            columns(
-                heads,
-                [
-                    (one.name, one.role, "yes" if one.active else "no", one.changed_at[:16])
-                    for one in found
-                ],
-            )
-        )
+        lines = [
+            (one.name, one.role, "yes" if one.active else "no", one.changed_at[:16])
+            for one in found
+        ]
+        typer.echo(columns(("name", "role", "active", "since"), lines))
 
 
 @app.command()
@@ -69,11 +64,7 @@ def add(
     if not name.strip() or len(name) > 200:
         raise UsageError("a user's name has 1 to 200 characters")
     secret = hashed(_password(password_stdin))
-    _change(
-        lambda unit, station, who: access.add_user(unit, station, who, name, role, secret),
-        store,
-        by,
-    )
+    _change(store, by, access.add_user, name, role, secret)
     typer.echo(f"{name}: {role}")
 
 
@@ -82,9 +73,7 @@ def role(name: Name, role: Role, store: options.Store = None, by: options.By = N
     """Give a user another role."""
     from lad_agent.store import access
 
-    _change(
-        lambda unit, station, who: access.change_role(unit, station, who, name, role), store, by
-    )
+    _change(store, by, access.change_role, name, role)
     typer.echo(f"{name}: {role}")
 
 
@@ -100,9 +89,7 @@ def password(
     from lad_agent.store import access
 
     secret = hashed(_password(password_stdin))
-    _change(
-        lambda unit, station, who: access.set_password(unit, station, who, name, secret), store, by
-    )
+    _change(store, by, access.set_password, name, secret)
     typer.echo(f"{name}: password set, sessions ended")
 
 
@@ -111,7 +98,7 @@ def remove(name: Name, store: options.Store = None, by: options.By = None) -> No
     """Take all rights from a user; ends sessions and tokens, and keeps the name."""
     from lad_agent.store import access
 
-    _change(lambda unit, station, who: access.remove_user(unit, station, who, name), store, by)
+    _change(store, by, access.remove_user, name)
     typer.echo(f"{name}: no rights any more")
 
 
@@ -131,18 +118,14 @@ def token(
 
     secret = access.TOKEN_PREFIX + secrets.token_urlsafe(32)
     made = _change(
-        lambda unit, station, who: access.issue_token(
-            unit,
-            station,
-            who,
-            name,
-            secret=secret,
-            label=label,
-            scopes=tuple(scope),
-            days=days,
-        ),
         store,
         by,
+        access.issue_token,
+        name,
+        secret=secret,
+        label=label,
+        scopes=tuple(scope),
+        days=days,
     )
     typer.echo(f"token {made}; it is shown only now:", err=True)
     typer.echo(secret)
@@ -186,18 +169,27 @@ def revoke(
     """End a token."""
     from lad_agent.store import access
 
-    _change(lambda unit, station, who: access.revoke_token(unit, station, who, token_id), store, by)
+    _change(store, by, access.revoke_token, token_id)
     typer.echo(f"{token_id}: revoked")
 
 
-def _change(change: Change, store: str | None, by: str | None) -> object:
+def _change(
+    store: str | None,
+    by: str | None,
+    change: Callable[Concatenate[Unit, str, str, P], T],
+    *given: P.args,
+    **named: P.kwargs,
+) -> T:
+    """Make a change in one transaction, at this station and by whoever asks for it."""
     from lad_agent import settings
     from lad_agent.wiring import open_audit
 
     chosen = settings.load(store=store, by=by)
     with open_audit(chosen) as audit:
-        (made,) = audit.transact([lambda unit: change(unit, chosen.station, chosen.by)])
-    return made
+        (made,) = audit.transact(
+            [lambda unit: change(unit, chosen.station, chosen.by, *given, **named)]
+        )
+    return cast("T", made)
 
 
 def _password(from_stdin: bool) -> str:

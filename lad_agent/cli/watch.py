@@ -27,19 +27,17 @@ def watch(
         ),
     ] = None,
     store: options.Store = None,
-    reasoner: Annotated[
-        str | None, typer.Option(help="pocket, a model folder, or http://HOST:PORT/v1#MODEL.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A LoRA adapter's folder.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
-    station: Annotated[str | None, typer.Option(help="Where (this computer's name).")] = None,
-    lot: Annotated[str | None, typer.Option(help="The lot that the parts belong to.")] = None,
+    reasoner: options.Reasoner = None,
+    adapter: options.Adapter = None,
+    device: options.Device = None,
+    station: options.Station = None,
+    lot: options.Lot = None,
     by: options.By = None,
     settle: Annotated[
         float,
         typer.Option(min=0.1, max=3600, help="Seconds without a change until a file is whole."),
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line a part.")] = False,
+    as_json: options.JsonLines = False,
 ) -> None:
     """Inspect every picture that comes into DIR, until Ctrl-C or SIGTERM.
 
@@ -69,6 +67,7 @@ async def _watch(
     import asyncio
 
     from lad_agent import outbox
+    from lad_agent.cli.tables import say
     from lad_agent.graphs.checkpoints import pauses
     from lad_agent.graphs.runner import Order
     from lad_agent.software import versions
@@ -77,9 +76,9 @@ async def _watch(
     from lad_agent.watching import run, until_told
     from lad_agent.wiring import (
         open_audit,
-        open_reasoner,
         pauses_file,
         promises_watched,
+        reasoner_open,
         settle,
     )
 
@@ -93,31 +92,28 @@ async def _watch(
     stop = asyncio.Event()
     with open_audit(chosen) as audit:
         typer.echo(f"loading the reasoner ({chosen.reasoner})", err=True)
-        reasoner = open_reasoner(chosen)
-        try:
-            audit.transact([lambda unit: see(unit, chosen.station, chosen.by, versions())])
-            async with (
-                AsyncStore(audit) as store,
-                pauses(pauses_file(audit)) as saver,
-                outbox.delivering(audit, chosen),
-                promises_watched(audit, chosen, _say),
-            ):
-                await settle(audit, store, saver)
-                with until_told(stop):
-                    typer.echo(f"watching {hot.root}", err=True)
-                    await run(
-                        hot,
-                        order,
-                        audit=audit,
-                        store=store,
-                        reasoner=reasoner,
-                        checkpointer=saver,
-                        on_moved=told,
-                        say=_say,
-                        stop=stop,
-                    )
-        finally:
-            await reasoner.aclose()
+        async with (
+            reasoner_open(chosen) as reasoner,
+            AsyncStore(audit) as store,
+            pauses(pauses_file(audit)) as saver,
+            outbox.delivering(audit, chosen),
+            promises_watched(audit, chosen, say),
+        ):
+            await store.run(lambda unit: see(unit, chosen.station, chosen.by, versions()))
+            await settle(audit, store, saver)
+            with until_told(stop):
+                typer.echo(f"watching {hot.root}", err=True)
+                await run(
+                    hot,
+                    order,
+                    audit=audit,
+                    store=store,
+                    reasoner=reasoner,
+                    checkpointer=saver,
+                    on_moved=told,
+                    say=say,
+                    stop=stop,
+                )
 
 
 def _print(moved: Moved) -> None:
@@ -133,9 +129,3 @@ def _print_json(moved: Moved) -> None:
     from lad_agent import results
 
     typer.echo(results.line(moved.done.outcome), nl=False)
-
-
-def _say(text: str) -> None:
-    from lad_agent.results import printable
-
-    typer.echo(f"lad-agent: {printable(' '.join(text.split()))}", err=True)

@@ -1,6 +1,7 @@
 """The REST interface under `/api/v1`: parts in, results out, and the decisions of people."""
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from lad_agent.service.posting import Open
 from lad_agent.service.problems import RESPONSES, Problem
 from lad_agent.service.services import Services, services
 from lad_agent.store import Inspected, InspectionFilter, Review, ReviewFilter, review_queue
+from lad_agent.store import holds as holding
 
 LONGEST_WAIT_S = 60.0
 
@@ -101,6 +103,65 @@ class ReviewPage(BaseModel):
 
     items: list[ShownReview]
     next: str | None
+
+
+class ShownHold(BaseModel):
+    """A hold that is on: every part of `product` (null: of all of them) goes to people."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "0199d2a4-5b1c-7e2f-8a3b-4c5d6e7f8091",
+                    "product": "screw_bag",
+                    "reason": "escapes in lot 7",
+                    "on_at": "2026-05-31T08:00:00.000000Z",
+                    "on_by": "anna",
+                }
+            ]
+        }
+    )
+
+    id: str
+    product: str | None
+    reason: str
+    on_at: str
+    on_by: str
+
+
+class ShownAlarm(BaseModel):
+    """An alarm that nobody has answered.
+
+    It is about parts that `model` judged against `recipe_version` (null: not noted); `what` is the
+    promised quantity that is broken, or what has drifted since the calibration.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "0199d2a4-5b1c-7e2f-8a3b-4c5d6e7f8091",
+                    "product": "screw_bag",
+                    "recipe_version": "b7c1d0f2a3e4",
+                    "model": "pocket@9f2e",
+                    "calibrated_at": "2026-05-01T06:00:00+00:00",
+                    "what": "escape_rate",
+                    "detail": "6 of 40 audited are bad, at least 6.98% of the 200 passed; the "
+                    "promise (at most 1.0% escapes, 95% sure) allows 0.25%",
+                    "raised_at": "2026-05-31T08:00:00.000000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    product: str
+    recipe_version: str | None
+    model: str
+    calibrated_at: str
+    what: str
+    detail: str
+    raised_at: str
 
 
 class Decide(BaseModel):
@@ -376,6 +437,21 @@ def undo(
     except Conflict as error:
         raise _stale(found, review_id, error) from error
     return _review(waiting, {})
+
+
+# --- what stands until a person sees to it --------------------------------------------------------
+
+
+@router.get("/holds", tags=["holds"])
+def holds(_user: Reader, found: Ready) -> list[ShownHold]:
+    """The holds that are on, the oldest first."""
+    return [ShownHold(**asdict(one)) for one in found.store.ask(holding.holds)]
+
+
+@router.get("/alarms", tags=["holds"])
+def alarms(_user: Reader, found: Ready) -> list[ShownAlarm]:
+    """The alarms that nobody has answered, the oldest first."""
+    return [ShownAlarm(**asdict(one)) for one in found.store.ask(holding.alarms)]
 
 
 # --- sessions -------------------------------------------------------------------------------------

@@ -1,20 +1,13 @@
 """Signing in and out by page."""
 
-from functools import cache
-from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi.responses import RedirectResponse
 
 from lad_agent.service import auth
 from lad_agent.service.problems import Problem
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-}
+from lad_agent.service.rendering import html
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,8 +30,9 @@ def login(
     try:
         auth.sign_in(request, response, name, password)
     except Problem as error:
-        answer = _page(request, _within(next), name=name, told=error.detail)
-        answer.status_code = error.status_code
+        answer = _page(
+            request, _within(next), status=error.status_code, name=name, told=error.detail
+        )
         answer.headers.update(error.headers or {})
         return answer
     return response
@@ -57,14 +51,8 @@ def _within(path: str) -> str:
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) else "/"
 
 
-def _page(request: Request, next: str, *, name: str = "", told: str = "") -> Response:
-    content = {"csrf": auth.csrf_token(request), "next": next, "name": name, "told": told}
-    text = _room().get_template("login.html").render(version=version("lad-agent"), **content)
-    return HTMLResponse(text.encode("utf-8", "backslashreplace"), headers=HEADERS)
-
-
-@cache
-def _room() -> Environment:
-    return Environment(
-        loader=PackageLoader("lad_agent.service"), autoescape=True, undefined=StrictUndefined
-    )
+def _page(
+    request: Request, next: str, *, status: int = 200, name: str = "", told: str = ""
+) -> Response:
+    csrf = auth.csrf_token(request)
+    return html("login.html", status, csrf=csrf, next=next, name=name, told=told)

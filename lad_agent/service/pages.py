@@ -5,8 +5,6 @@ Whole pages are rendered here; htmx (`hx-boost`) swaps them in place of a reload
 
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -14,7 +12,6 @@ from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 
 from lad_agent.errors import Conflict, LadAgentError, NotFound, UnreadableInput, UsageError
@@ -30,8 +27,10 @@ from lad_agent.service.auth import (
     needs,
 )
 from lad_agent.service.pictures import Picture
+from lad_agent.service.rendering import HEADERS, html, query
 from lad_agent.service.services import services
 from lad_agent.service.shown import DECISIONS, Filters
+from lad_agent.service.standing import standing
 from lad_agent.store import AuditStore, InspectionFilter, Review, review_queue
 from lad_agent.store.review_queue import Group, Waiting
 
@@ -39,14 +38,6 @@ COMMENT_LENGTH = 2000
 ROWS = 200
 SPANS = {8: "8 hours", 24: "24 hours", 168: "7 days"}
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 _FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -187,10 +178,8 @@ def claim(request: Request, user: Reviewer, review_id: str) -> Response:
     try:
         until = _store(request).claim_review(review_id, user.name, lease_s)
     except Conflict as error:
-        return _fragment("claim.html", held=True, told=str(error))
-    return _fragment(
-        "claim.html", held=False, told=f"yours until {shown.local_time(until, '%H:%M')}"
-    )
+        return html("claim.html", held=True, told=str(error))
+    return html("claim.html", held=False, told=f"yours until {shown.local_time(until, '%H:%M')}")
 
 
 @router.post("/reviews/{review_id}/release", dependencies=_FROM_THE_PAGE)
@@ -209,7 +198,16 @@ def dashboard(request: Request, user: Reader, hours: Annotated[int, Query()] = 2
     moment = datetime.now(UTC)
     plant = store.ask(lambda session: shown.dashboard(session, hours, moment))
     waiting = sum(one.number for one in store.ask(review_queue.groups))
-    return _page(request, user, "dashboard.html", plant=plant, waiting=waiting, spans=SPANS)
+    return _page(
+        request,
+        user,
+        "dashboard.html",
+        plant=plant,
+        waiting=waiting,
+        spans=SPANS,
+        standing=store.ask(standing),
+        moment=moment,
+    )
 
 
 @router.get("/inspections/{inspection_id}/image", dependencies=[Depends(current_user)])
@@ -286,13 +284,7 @@ def _counts(groups: list[Group], name: str, wanted: Filters) -> dict[str, int]:
 
 def _to(review_id: str | None, wanted: Filters, **more: Any) -> Response:
     path = f"/reviews/{review_id}" if review_id else "/reviews"
-    return RedirectResponse(path + _query(wanted, **more), 303)
-
-
-def _query(wanted: Filters, **changed: Any) -> str:
-    """The filters, some of them changed, as the query of a link."""
-    chosen = {name: value for name, value in {**wanted.__dict__, **changed}.items() if value}
-    return "?" + urlencode(chosen, errors="replace") if chosen else ""
+    return RedirectResponse(path + query(wanted, **more), 303)
 
 
 def _page(
@@ -303,18 +295,15 @@ def _page(
     decided = store.ask(
         lambda session: review_queue.decisions(session, user.name, moment - shown.SHIFT)
     )
-    text = (
-        _room()
-        .get_template(template)
-        .render(
-            user=user,
-            csrf=csrf_token(request),
-            shift=shown.shift(decided, moment),
-            here=request.url.path,
-            **content,
-        )
+    response = html(
+        template,
+        status,
+        user=user,
+        csrf=csrf_token(request),
+        shift=shown.shift(decided, moment),
+        here=request.url.path,
+        **content,
     )
-    response = _html(text, status)
     if status != 200:
         # The address bar keeps a page that can be loaded again.
         response.headers["HX-Push-Url"] = "false"
@@ -332,17 +321,8 @@ def _refused(request: Request, error: HTTPException) -> Response:
     return RedirectResponse(login, 303)
 
 
-def _fragment(template: str, **content: Any) -> Response:
-    return _html(_room().get_template(template).render(**content), 200)
-
-
 def _error(status: int, told: str) -> Response:
-    return _html(_room().get_template("error.html").render(status=status, told=told), status)
-
-
-def _html(text: str, status: int) -> Response:
-    # A part's name may be a file name that is no UTF-8.
-    return HTMLResponse(text.encode("utf-8", "backslashreplace"), status)
+    return html("error.html", status, status=status, told=told)
 
 
 def _picture(request: Request, picture: Picture) -> Response:
@@ -354,22 +334,3 @@ def _picture(request: Request, picture: Picture) -> Response:
 
 def _store(request: Request) -> AuditStore:
     return services(request).store
-
-
-@cache
-def _room() -> Environment:
-    room = Environment(
-        loader=PackageLoader("lad_agent.service"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    room.globals.update(query=_query, version=version("lad-agent"), reasons=shown.REASONS)
-    room.filters.update(
-        local_time=shown.local_time,
-        ago=shown.ago,
-        words=lambda text: str(text).replace("_", " "),
-        percent=lambda share: "–" if share is None else f"{share:.1%}",
-    )
-    return room

@@ -1,7 +1,6 @@
 """How a part comes in: as an image in a form, or as a path; once, however often it is sent."""
 
 import asyncio
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from lad_agent import images
+from lad_agent import images, nearest
 from lad_agent.errors import Conflict
 from lad_agent.inputs import Item
 from lad_agent.recipe import Recipe
@@ -105,9 +104,7 @@ def as_open(row: Inspected) -> Open:
 
 def no_recipe(product: str, recipes: Mapping[str, Recipe]) -> str:
     """That there is none, and which there are."""
-    near = difflib.get_close_matches(product, recipes, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(recipes))}"
-    return f"no recipe for {product!r}; {hint}"
+    return f"no recipe for {product!r}; {nearest.hint(product, sorted(recipes))}"
 
 
 async def accept(request: Request, services: Services, by: str, key: str | None) -> Accepted:

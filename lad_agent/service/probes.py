@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from lad_agent.service.auth import User, needs
 from lad_agent.service.problems import RESPONSES, Problem
 from lad_agent.service.services import services
+from lad_agent.service.standing import standing
 from lad_agent.store import access
 
 router = APIRouter(tags=["probes"], responses=RESPONSES)
@@ -36,4 +37,6 @@ def ready(request: Request) -> dict[str, str]:
 )
 def metrics(request: Request, _user: Annotated[User, Depends(needs("viewer"))]) -> Response:
     """Figures in Prometheus's text format."""
-    return Response(services(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    found = services(request)
+    text = found.metrics.text(found.store.ask(standing), found.recipes)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

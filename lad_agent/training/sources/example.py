@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lad_agent import images
 from lad_agent.rationale import Facts
@@ -91,6 +91,20 @@ def digest(image: Path) -> str | Fault:
         reason = getattr(error, "strerror", None) or str(error)
         return Fault(f"{image}: cannot be read ({reason}); check its rights")
     return Fault(f"{image}: the file is empty; download it again") if empty else found
+
+
+def labelled(
+    image: Path, product: str, split: Split | Shares, kind: Kind, **known: Any
+) -> Example | Fault:
+    """The example of a picture file, with what else is `known` of it; hashed here.
+
+    Where `split` is shares, the split is by content.
+    """
+    sha256 = digest(image)
+    if isinstance(sha256, Fault):
+        return sha256
+    part = split_of(sha256, split) if isinstance(split, Shares) else split
+    return Example(image, sha256, product, part, kind, **known)
 
 
 def here_or_below(path: Path, is_category: Callable[[Path], bool]) -> list[Path]:

@@ -8,9 +8,8 @@ content. The product is that of the `recipe.yaml` beside the pictures, else the 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lad_agent import recipe
+from lad_agent import recipe, table
 from lad_agent.inputs import RECIPE_FILE
-from lad_agent.training.sources import table
 from lad_agent.training.sources.example import (
     KINDS,
     SPLITS,
@@ -19,9 +18,8 @@ from lad_agent.training.sources.example import (
     Kind,
     Shares,
     Split,
-    digest,
+    labelled,
     pictures,
-    split_of,
 )
 
 LAYOUT = "own pictures"
@@ -49,10 +47,11 @@ def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
             yield _row(labels, line, row, product, shares)
         return
     for image in pictures(path / "good"):
-        yield _example(image, product, "good", None, shares)
+        yield labelled(image, product, shares, "good")
     for image in pictures(path / "bad"):
         inside = image.relative_to(path / "bad").parts
-        yield _example(image, product, "bad", inside[0] if len(inside) > 1 else None, shares)
+        cause = inside[0] if len(inside) > 1 else None
+        yield labelled(image, product, shares, "bad", cause=cause)
 
 
 def _product(folder: Path) -> str:
@@ -75,20 +74,5 @@ def _row(
     if kind == "good" and (row["cause"] or row["rule"]):
         return Fault(f"{where}: a good picture has neither cause nor rule; mend its label")
     image = labels.parent / row["image"]
-    return _example(image, product, kind, row["cause"] or None, shares, row["rule"] or None, split)
-
-
-def _example(
-    image: Path,
-    product: str,
-    kind: Kind,
-    cause: str | None,
-    shares: Shares,
-    rule: str | None = None,
-    split: Split | None = None,
-) -> Example | Fault:
-    sha256 = digest(image)
-    if isinstance(sha256, Fault):
-        return sha256
-    chosen = split or split_of(sha256, shares)
-    return Example(image, sha256, product, chosen, kind, cause, rule)
+    cause, rule = row["cause"] or None, row["rule"] or None
+    return labelled(image, product, split or shares, kind, cause=cause, rule=rule)

@@ -25,6 +25,7 @@ from lad_agent.training.sources.example import (
     Split,
     digest,
     here_or_below,
+    labelled,
     pictures,
 )
 
@@ -194,12 +195,9 @@ def _true(folder: Path, truth: _Truth) -> Example | Fault:
     mask = folder / truth.mask if truth.mask else None
     if mask and not mask.is_file():
         return Fault(f"{mask}: the mask is not there; make the set again")
-    sha256 = digest(image)
-    if isinstance(sha256, Fault):
-        return sha256
-    return Example(
-        image, sha256, truth.product, split, truth.kind,
-        truth.cause, truth.rule, mask.parent if mask else None, _facts(truth),
+    return labelled(
+        image, truth.product, split, truth.kind, cause=truth.cause, rule=truth.rule,
+        mask=mask.parent if mask else None, facts=_facts(truth),
     )  # fmt: skip
 
 

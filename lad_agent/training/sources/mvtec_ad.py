@@ -7,7 +7,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from lad_agent.training.sources.example import Example, Fault, digest, here_or_below, pictures
+from lad_agent.training.sources.example import Example, Fault, here_or_below, labelled, pictures
 
 LAYOUT = "MVTec AD"
 
@@ -24,12 +24,7 @@ def read(path: Path) -> Iterator[Example | Fault]:
         if lacking := [name for name in wanted if not (folder / name).is_dir()]:
             yield Fault(f"{folder}: lacks {', '.join(lacking)}; unpack the archive again")
         for image in pictures(folder / "train" / "good"):
-            sha256 = digest(image)
-            yield (
-                sha256
-                if isinstance(sha256, Fault)
-                else Example(image, sha256, folder.name, "train", "good")
-            )
+            yield labelled(image, folder.name, "train", "good")
         for image in pictures(folder / "test"):
             yield _tested(folder, image)
 
@@ -42,12 +37,9 @@ def _is_category(path: Path) -> bool:
 
 def _tested(folder: Path, image: Path) -> Example | Fault:
     defect = image.parent.name
-    sha256 = digest(image)
-    if isinstance(sha256, Fault):
-        return sha256
     if defect == "good":
-        return Example(image, sha256, folder.name, "test", "good")
+        return labelled(image, folder.name, "test", "good")
     mask = folder / "ground_truth" / defect / f"{image.stem}_mask.png"
     if not mask.is_file():
         return Fault(f"{mask}: the mask of {image} is not there; unpack the archive again")
-    return Example(image, sha256, folder.name, "test", "bad", cause=defect, mask=mask)
+    return labelled(image, folder.name, "test", "bad", cause=defect, mask=mask)

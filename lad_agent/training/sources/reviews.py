@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lad_agent.training.sources.example import Example, Fault, Shares, digest, split_of
+from lad_agent.training.sources.example import Example, Fault, Shares, labelled
 
 LAYOUT = "reviews"
 
@@ -35,15 +35,12 @@ def read(findings: Iterable[Finding], shares: Shares) -> Iterator[Example | Faul
 
 
 def _example(finding: Finding, shares: Shares) -> Example | Fault:
-    sha256 = digest(finding.image)
-    if isinstance(sha256, Fault):
-        return sha256
-    if finding.sha256 not in (None, sha256):
+    found = labelled(
+        finding.image, finding.product, shares, "good" if finding.conforming else "bad",
+        rule=finding.rule, by=finding.by, at=finding.at, recipe=finding.recipe,
+    )  # fmt: skip
+    if isinstance(found, Example) and finding.sha256 not in (None, found.sha256):
         return Fault(
             f"{finding.image}: has changed since {finding.by} reviewed it; put the picture back"
         )
-    return Example(
-        finding.image, sha256, finding.product, split_of(sha256, shares),
-        "good" if finding.conforming else "bad",
-        rule=finding.rule, by=finding.by, at=finding.at, recipe=finding.recipe,
-    )  # fmt: skip
+    return found

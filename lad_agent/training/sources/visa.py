@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lad_agent.training.sources import table
-from lad_agent.training.sources.example import Example, Fault, Kind, Split, digest
+from lad_agent import table
+from lad_agent.training.sources.example import Example, Fault, Kind, Split, labelled
 
 LAYOUT = "VisA"
 SPLIT_FILE = "split_csv/1cls.csv"
@@ -35,8 +35,4 @@ def _example(path: Path, where: str, row: Mapping[str, str]) -> Example | Fault:
         return Fault(f"{where}: an anomaly without a mask; unpack the archive again")
     if mask and not mask.is_file():
         return Fault(f"{mask}: the mask is not there; unpack the archive again")
-    image = path / row["image"]
-    sha256 = digest(image)
-    if isinstance(sha256, Fault):
-        return sha256
-    return Example(image, sha256, row["object"], split, kind, mask=mask)
+    return labelled(path / row["image"], row["object"], split, kind, mask=mask)

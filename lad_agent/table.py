@@ -1,10 +1,10 @@
-"""A CSV of pictures: its columns checked, its rows with their line numbers."""
+"""A CSV that a user wrote: its columns checked, its rows with their line numbers."""
 
 import csv
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lad_agent import nearest
 from lad_agent.errors import UsageError
 
 
@@ -39,9 +39,8 @@ def _check(
     known = needed + optional
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise UsageError(f"{path}, line 1: unknown column {name!r}; {hint}")
+            told = f"unknown column {name!r}; {nearest.hint(name, known)}"
+            raise UsageError(f"{path}, line 1: {told}")
     missing = [name for name in needed if name not in names]
     if missing:
         raise UsageError(f"{path}, line 1: lacks the column {', '.join(missing)}")
