@@ -5,7 +5,7 @@ members of `sink.Sink` can be another. `delivery` carries messages there from an
 runs for long (`serve`, `watch`), one at a time for each sink.
 """
 
-from lad_agent.outbox.configured import delivering, sinks, subscribe
+from lad_agent.outbox.configured import delivering, pace, sinks, subscribe
 from lad_agent.outbox.delivery import Pace, deliver_all, keep_delivering
 from lad_agent.outbox.sink import Answer, Away, Delivered, Refused, Sink
 
@@ -19,6 +19,7 @@ __all__ = [
     "deliver_all",
     "delivering",
     "keep_delivering",
+    "pace",
     "sinks",
     "subscribe",
 ]

@@ -33,6 +33,11 @@ def sinks(chosen: Settings) -> list[Sink]:
     return [Webhook(chosen.webhook_url, chosen.webhook_secret.get_secret_value())]
 
 
+def pace(chosen: Settings) -> Pace:
+    """How the settings want messages to be delivered."""
+    return Pace(tries=chosen.outbox_tries)
+
+
 def subscribe(audit: AuditStore, chosen: Settings) -> None:
     """From now on the settings' sinks are told of every result, whoever records it in this store.
 
@@ -58,11 +63,11 @@ def subscribe(audit: AuditStore, chosen: Settings) -> None:
 
 @asynccontextmanager
 async def delivering(
-    audit: AuditStore,
-    chosen: Settings,
-    pace: Pace = Pace(),  # noqa: B008 - frozen
+    audit: AuditStore, chosen: Settings, at: Pace | None = None
 ) -> AsyncIterator[None]:
     """While this lasts, messages go to the sinks of the settings, all that wait at once.
+
+    `at` is how, the settings' `pace` unless it is given.
 
     Raises:
         UsageError: one of them cannot be used as it is set.
@@ -76,7 +81,9 @@ async def delivering(
             await asyncio.to_thread(audit.transact, [outbox.retry])
         for sink in found:
             stack.push_async_callback(sink.aclose)
-            tasks.append(asyncio.create_task(keep_delivering(audit, sink, stop, pace)))
+            tasks.append(
+                asyncio.create_task(keep_delivering(audit, sink, stop, at or pace(chosen)))
+            )
         try:
             yield
         finally:

@@ -26,11 +26,16 @@ ROUND = 16
 @dataclass(frozen=True)
 class Pace:
     """How often is looked for messages, and how long a sink is left alone that failed: `first_s`,
-    then twice as long each time, up to `longest_s`."""
+    then twice as long each time, up to `longest_s`.
+
+    A message that was refused `tries` times is given up (None: never); a sink that is away is
+    waited for without end.
+    """
 
     every_s: float = 0.5
     first_s: float = 1.0
     longest_s: float = 300.0
+    tries: int | None = None
 
     def wait_s(self, failures: int) -> float:
         """The pause after so many failures in a row, a fifth more or less by chance."""
@@ -124,7 +129,9 @@ def _note(
     outbox.delivered(unit, arrived)
     for message, answer in answers:
         if isinstance(answer, Refused):
-            outbox.refused(unit, message.id, answer.error, pace.wait_s(message.failures + 1))
+            tries = message.failures + 1
+            given_up = pace.tries is not None and tries >= pace.tries
+            outbox.refused(unit, message.id, answer.error, None if given_up else pace.wait_s(tries))
     found_away = next((answer for _, answer in answers if isinstance(answer, Away)), None)
     if found_away is None:
         outbox.reached(unit, sink)

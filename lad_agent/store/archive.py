@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import uuid_utils
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, or_, select
 
-from lad_agent.errors import CheckFailed, StoreReadOnly, UsageError
-from lad_agent.store import kept, projections, verification
+from lad_agent import atomic
+from lad_agent.errors import CheckFailed, StoreError, StoreReadOnly, UsageError
+from lad_agent.store import projections, verification
 from lad_agent.store.audit_store import AuditStore, open_store
+from lad_agent.store.faults import ChainFault, ChainReport, Kind
 from lad_agent.store.heads import Head, Signing
 from lad_agent.store.ledger import Ledger, canonical_bytes, ends, ledger_id, timestamp
 from lad_agent.store.models import ArchiveRow, Chain, Event, Inspection, ReviewRow
 from lad_agent.store.operations import Unit
-from lad_agent.store.verification import Base, ChainFault, ChainReport, Kind
+from lad_agent.store.verification import Base
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,16 @@ def archive(store: AuditStore, before: datetime, file: Path, signing: Signing) -
     """Move the events from before a time into the new `file`, and seal it.
 
     What is not finished stays: inspections that are open, wait for a person or were worked on
-    since, and what the recipes, models, holds and users of today follow from.
+    since, and what the recipes, models, holds and users of today follow from. A run that was cut
+    off leaves everything in the ledger; the file that it may have made is written anew.
 
     Raises:
         CheckFailed: the ledger is not intact; nothing was moved.
         UsageError: the file is there already, or there is nothing from before that time.
         StoreReadOnly: no right to remove archived events (an archiver's), or no room for the file.
     """
-    if file.exists():
-        raise UsageError(f"{file}: is there already; give the archive another name")
+    with store._connection() as connection:
+        _check_name(connection, file)
     report = store.verify_chain(trusted=frozenset({signing.key.public}))
     if not report.intact:
         raise CheckFailed(f"{store.name}: {report.faults[0]}; nothing was archived")
@@ -57,19 +60,11 @@ def archive(store: AuditStore, before: datetime, file: Path, signing: Signing) -
         with store._connection() as connection:
             through = _through(connection, before)
             sealed = _write(connection, beside, through) | {"file": file.name}
-        os.link(beside, file)  # fails where another has made it meanwhile
-        kept.sync_folder(file.parent)
-    except FileExistsError as error:
-        raise UsageError(f"{file}: is there already; give the archive another name") from error
+        left = _seal(store, through, sealed, signing, beside, file)
     except OSError as error:
         raise StoreReadOnly(f"{file}: cannot be written ({error.strerror}); make room") from error
     finally:
         beside.unlink(missing_ok=True)
-    try:
-        left = _seal(store, through, sealed, signing)
-    except BaseException:
-        file.unlink()
-        raise
     return Archived(file, through, sealed["events"], left)
 
 
@@ -174,8 +169,46 @@ def _write(connection: Connection, file: Path, through: int) -> dict[str, Any]:
     }
 
 
-def _seal(store: AuditStore, through: int, sealed: dict[str, Any], signing: Signing) -> int:
+def _check_name(connection: Connection, file: Path) -> bool:
+    """Whether something is to be written over: what a run left that was cut off at the end.
+
+    That is a sealed file of this ledger, all of whose events are here still.
+
+    Raises:
+        UsageError: it is anything else.
+    """
+    if not file.exists():
+        return False
+    base, _ = verification.base(connection)
+    last = None if file.stat().st_mode & 0o222 else _last_event(file)
+    if last is not None and last.seq > base.through:
+        here = select(Event.hash).where(Event.seq == last.seq)
+        if connection.scalar(here) == last.hash:
+            return True
+    raise UsageError(f"{file}: is there already; give the archive another name")
+
+
+def _last_event(file: Path) -> Row[int, str] | None:
+    query = select(Event.seq, Event.hash).order_by(Event.seq.desc()).limit(1)
+    try:
+        with open_store(file, create=False) as made, made._connection() as connection:
+            return connection.execute(query).one_or_none()
+    except StoreError:
+        return None
+
+
+def _seal(
+    store: AuditStore,
+    through: int,
+    sealed: dict[str, Any],
+    signing: Signing,
+    beside: Path,
+    file: Path,
+) -> int:
     with store._connection(writing=True) as connection:
+        if through <= verification.base(connection)[0].through:
+            raise UsageError(f"{store.name}: another archive was made meanwhile; run again")
+        over = _check_name(connection, file)
         unit = Unit(connection, Ledger(connection))
         staying = _staying(through)
         kept = select(Event.seq, Event.hash).where(Event.seq <= through, staying)
@@ -197,6 +230,12 @@ def _seal(store: AuditStore, through: int, sealed: dict[str, Any], signing: Sign
             delete(Event).where(Event.seq <= through, Event.seq.not_in(_seqs(through, staying)))
         )
         projections.forget(connection)
+        # The file is there before the events are gone; nobody else makes one while we may write.
+        if over:
+            beside.replace(file)
+        else:
+            os.link(beside, file)
+        atomic.sync_folder(file.parent)
         return len(carried)
 
 

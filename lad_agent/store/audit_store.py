@@ -31,6 +31,7 @@ from lad_agent.store import (
     verification,
 )
 from lad_agent.store.dialects import DIALECTS, errors_explained
+from lad_agent.store.faults import ChainReport
 from lad_agent.store.filters import InspectionFilter, ReviewFilter
 from lad_agent.store.heads import Head, Signing
 from lad_agent.store.holds import Alarm, Broken
@@ -38,7 +39,6 @@ from lad_agent.store.ledger import Ledger
 from lad_agent.store.operations import Unit
 from lad_agent.store.queries import History, Inspected, Review
 from lad_agent.store.schema import State
-from lad_agent.store.verification import ChainReport
 
 log = logging.getLogger(__name__)
 
@@ -223,10 +223,6 @@ class AuditStore:
         """See `holds.raise_alarms`."""
         return self._one(lambda unit: holds.raise_alarms(unit, station, by, found))
 
-    def change_user(self, station: str, by: str, name: str, role: str, *, active: bool) -> None:
-        """See `operations.change_user`."""
-        self._one(lambda unit: operations.change_user(unit, station, by, name, role, active=active))
-
     def exported(self, station: str, by: str, what: Mapping[str, Any]) -> None:
         """See `operations.exported`."""
         self._one(lambda unit: operations.exported(unit, station, by, what))
@@ -340,13 +336,11 @@ class AuditStore:
         with self._connection() as connection:
             return heads.export(connection, file)
 
-    def head_signed_at(self) -> str | None:
-        """When the last head was signed; None where none was."""
-        with self._connection() as connection:
-            return heads.last_signed(connection)
-
-    def rebuild(self) -> int:
+    def rebuild(self, told: Callable[[int], None] | None = None) -> int:
         """Make every projection anew from the events; returns how many events there are.
+
+        One transaction: whoever reads meanwhile sees the tables as they were, and so they stay if
+        it is cut off. `told` hears how many events are done, every few thousand.
 
         Raises:
             CheckFailed: the ledger is not intact; nothing was changed.
@@ -355,7 +349,7 @@ class AuditStore:
             report = verification.verify(connection)
             if not report.intact:
                 raise CheckFailed(f"{self.name}: {report.faults[0]}; nothing was rebuilt")
-            return projections.rebuild(connection)
+            return projections.rebuild(connection, told)
 
     def changed_tables(self) -> list[str]:
         """The projections that are not what the events say, by name; nothing is changed.

@@ -10,13 +10,14 @@ from pathlib import Path
 import uuid_utils
 from sqlalchemy import Connection, func, insert, select
 
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, StoreReadOnly, UsageError
-from lad_agent.store import kept, sqlite
+from lad_agent.store import sqlite
 from lad_agent.store.archive import copy_ledger
 from lad_agent.store.audit_store import AuditStore, open_store
+from lad_agent.store.faults import ChainReport
 from lad_agent.store.ledger import ends
 from lad_agent.store.models import PROJECTIONS, Base, Chain, Event
-from lad_agent.store.verification import ChainReport
 
 
 def backup(store: AuditStore, target: Path) -> ChainReport:
@@ -36,7 +37,7 @@ def backup(store: AuditStore, target: Path) -> ChainReport:
         _copy(store, beside)
         report = _checked(beside, store.name)
         beside.replace(target)
-        kept.sync_folder(target.parent)
+        atomic.sync_folder(target.parent)
     except OSError as error:
         raise StoreReadOnly(
             f"{target}: the backup cannot be written ({error.strerror}); make room, or give another"

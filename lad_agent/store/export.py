@@ -16,9 +16,9 @@ from typing import Any
 from sqlalchemy import Double, Integer, Select, TableClause, select
 from sqlalchemy.orm import Session
 
+from lad_agent import atomic
 from lad_agent.errors import UsageError
 from lad_agent.results import neutral
-from lad_agent.store import kept
 from lad_agent.store.filters import InspectionFilter, inspection_terms
 from lad_agent.store.models import Inspection
 from lad_agent.store.views import INSPECTIONS, REVIEWS
@@ -86,22 +86,19 @@ def write(
         raise UsageError(f"{path}: ends in none of {' '.join(SUFFIXES)}")
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UsageError(f"{path}: give a file in a folder that is there")
-    part = path.with_name(path.name + ".part")
     try:
-        count = writer(part, columns, rows)
-        with part.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        written = Written(count, digest)
-        note(written)
-        part.replace(path)
-        kept.sync_folder(path.absolute().parent)
+        with atomic.replacing(path) as part:
+            count = writer(part, columns, rows)
+            with part.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+            written = Written(count, digest)
+            note(written)
+        atomic.sync_folder(path.absolute().parent)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be written ({error.strerror or error}); make room, or give another"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return written
 
 

@@ -101,11 +101,6 @@ def signed_heads(connection: Connection, after: int = 0) -> Iterator[Head]:
         yield from_fields(entry.payload)
 
 
-def last_signed(connection: Connection) -> str | None:
-    """When the last head was signed; None where none was."""
-    return connection.scalar(select(HeadRow.at).order_by(HeadRow.seq.desc()).limit(1))
-
-
 def export(connection: Connection, file: Path) -> int:
     """Append to `file` the heads that it lacks; returns how many.
 

@@ -30,11 +30,13 @@ class Hold:
 class Broken:
     """What is not as the calibration made at `calibrated_at` has promised, or was made from.
 
-    `what` is a promised quantity (escape_rate, overkill_rate), or what has drifted (confidence,
+    It is about parts of `product` that `model` judged against `recipe_version`. `what` is a
+    promised quantity (escape_rate, overkill_rate), or what has drifted (confidence,
     anomaly_score); `detail` says in words by how much. With `hold` the recipe asks for a hold.
     """
 
     product: str
+    recipe_version: str
     model: str
     calibrated_at: str
     what: str
@@ -44,10 +46,11 @@ class Broken:
 
 @dataclass(frozen=True)
 class Alarm:
-    """An alarm that stands; see `Broken`."""
+    """An alarm that stands; see `Broken`. `recipe_version` None: raised by an older version."""
 
     id: str
     product: str
+    recipe_version: str | None
     model: str
     calibrated_at: str
     what: str
@@ -103,11 +106,13 @@ def raise_alarms(unit: Unit, station: str, by: str, found: Sequence[Broken]) -> 
 
     Returns the new alarms.
     """
-    rows = unit.connection.execute(_STANDING).all()
-    standing = {(row.product, row.model, row.calibrated_at, row.what) for row in rows}
+    standing = {
+        (row.product, row.recipe_version, row.model, row.calibrated_at, row.what)
+        for row in unit.connection.execute(_STANDING)
+    }
     new = []
     for one in found:
-        if (one.product, one.model, one.calibrated_at, one.what) in standing:
+        if (one.product, one.recipe_version, one.model, one.calibrated_at, one.what) in standing:
             continue
         payload = {"id": new_id(), **asdict(one)}
         del payload["hold"]
@@ -151,6 +156,7 @@ _STANDING = (
     select(
         AlarmRow.id,
         AlarmRow.product,
+        AlarmRow.recipe_version,
         AlarmRow.model,
         AlarmRow.calibrated_at,
         AlarmRow.what,

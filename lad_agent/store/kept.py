@@ -8,6 +8,8 @@ from pathlib import Path
 
 import uuid_utils
 
+from lad_agent import atomic
+
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,5}")
 
 
@@ -91,7 +93,7 @@ def _write_durably(target: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    atomic.sync_folder(target.parent)
 
 
 def _make_durably(folder: Path) -> None:
@@ -99,15 +101,4 @@ def _make_durably(folder: Path) -> None:
         return
     _make_durably(folder.parent)
     folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    atomic.sync_folder(folder.parent)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0008"
+SCHEMA_VERSION = "0009"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -265,12 +265,16 @@ class HoldRow(Base):
 
 
 class AlarmRow(Base):
-    """A promise that was seen to be broken, until a person has answered (see `holds.Broken`)."""
+    """A promise that was seen to be broken, until a person has answered (see `holds.Broken`).
+
+    `recipe_version` is null in alarms of an older version of the package.
+    """
 
     __tablename__ = "alarms"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     product: Mapped[str]
+    recipe_version: Mapped[str | None]
     model: Mapped[str]
     calibrated_at: Mapped[str]
     what: Mapped[str]

@@ -291,6 +291,8 @@ def _recipe_content(intake: Intake) -> dict[str, Any] | None:
         "image_size": recipe.image_size,
         "policy": recipe.policy.model_dump(),
     }
+    if len(recipe.references) > 1:
+        content["references_shown"] = recipe.references_shown
     if recipe.calibration is not None:
         content["calibration"] = recipe.calibration.model_dump(mode="json")
     return content

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 from sqlalchemy import (
+    ColumnElement,
     ForeignKey,
     Index,
     RowMapping,
@@ -45,6 +46,12 @@ TOLD = (projections.RECORDED, projections.REVIEW_DECIDED, projections.REVIEW_UND
 KEPT_DAYS = 7
 """How long a delivered message can still be looked up."""
 
+NEVER = "9999-12-31T23:59:59.999999Z"
+"""`not_before` of a message that is given up: there is no other attempt, unless a person asks."""
+
+LATE_S = 3600.0
+"""How long results may wait for a sink before somebody should look after it."""
+
 
 class SinkRow(Base):
     """Somebody who is told. Only its `holder` delivers, `until` its lease ends.
@@ -67,7 +74,8 @@ class SinkRow(Base):
 class OutboxRow(Base):
     """A message to one sink about event `seq`; `body` is what is sent, the same at every attempt.
 
-    `failures` counts the attempts that were refused; until `not_before` there is no other.
+    `failures` counts the attempts that were refused; until `not_before` there is no other (NEVER:
+    it is given up).
     """
 
     __tablename__ = "outbox"
@@ -93,6 +101,8 @@ for _name, _columns in (
     ("ix_outbox_waiting_part", (OutboxRow.sink, OutboxRow.part_id, OutboxRow.seq)),
 ):
     Index(_name, *_columns, sqlite_where=_WAITS, postgresql_where=_WAITS)
+_GIVEN_UP = OutboxRow.not_before == NEVER
+_NOT_GIVEN_UP = OutboxRow.not_before.is_distinct_from(NEVER)
 
 
 @dataclass(frozen=True)
@@ -112,19 +122,38 @@ class Message:
     error: str | None
     delivered_at: str | None
 
+    @property
+    def given_up(self) -> bool:
+        """Whether it was refused so often that it is tried no more."""
+        return self.delivered_at is None and self.not_before == NEVER
+
 
 @dataclass(frozen=True)
 class SinkState:
-    """How a sink stands: `waiting` messages, the oldest of `oldest`; `error` while it is away."""
+    """How a sink stands: `waiting` messages, the oldest of `oldest`; `error` while it is away.
+
+    `given_up` more will not be tried again by themselves.
+    """
 
     name: str
     target: str
     since: str
     waiting: int
     oldest: str | None
+    given_up: int
     failures: int
     not_before: str | None
     error: str | None
+
+    def waits_s(self, moment: datetime) -> float:
+        """How long the oldest message has waited, in seconds; 0 where none does."""
+        if self.oldest is None:
+            return 0.0
+        return max(0.0, (moment - datetime.fromisoformat(self.oldest)).total_seconds())
+
+    def needs_somebody(self, moment: datetime) -> bool:
+        """Whether results do not arrive, and will not without a person."""
+        return self.given_up > 0 or self.waits_s(moment) > LATE_S
 
 
 # --- what is to be told ---------------------------------------------------------------------------
@@ -230,9 +259,13 @@ def delivered(unit: "Unit", ids: Sequence[str]) -> None:
     unit.connection.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(arrived))
 
 
-def refused(unit: "Unit", message_id: str, error: str, wait_s: float) -> None:
-    """The sink would not have this one; it and those after it of the part wait `wait_s` seconds."""
-    values = {"failures": OutboxRow.failures + 1, "error": error, "not_before": _in(wait_s)}
+def refused(unit: "Unit", message_id: str, error: str, wait_s: float | None) -> None:
+    """The sink would not have this one; it and those after it of the part wait `wait_s` seconds.
+
+    None: it is given up, and those after it go on.
+    """
+    not_before = NEVER if wait_s is None else _in(wait_s)
+    values = {"failures": OutboxRow.failures + 1, "error": error, "not_before": not_before}
     unit.connection.execute(update(OutboxRow).where(OutboxRow.id == message_id).values(values))
 
 
@@ -259,7 +292,12 @@ def failures(unit: "Unit", sink: str) -> int:
 def sinks(session: Session) -> list[SinkState]:
     """All sinks by name."""
     query = (
-        select(SinkRow, func.count(OutboxRow.id), func.min(OutboxRow.at))
+        select(
+            SinkRow,
+            func.count(OutboxRow.id).filter(_NOT_GIVEN_UP),
+            func.min(OutboxRow.at).filter(_NOT_GIVEN_UP),
+            func.count(OutboxRow.id).filter(_GIVEN_UP),
+        )
         .outerjoin(OutboxRow, (OutboxRow.sink == SinkRow.name) & _WAITS)
         .group_by(SinkRow.name)
         .order_by(SinkRow.name)
@@ -271,16 +309,18 @@ def sinks(session: Session) -> list[SinkState]:
             since=row.since,
             waiting=waiting,
             oldest=oldest,
+            given_up=given_up,
             failures=row.failures,
             not_before=row.not_before,
             error=row.error,
         )
-        for row, waiting, oldest in session.execute(query)
+        for row, waiting, oldest, given_up in session.execute(query)
     ]
 
 
 def messages(session: Session, *, everything: bool, limit: int) -> list[Message]:
-    """What waits, the oldest first; with `everything` also what was delivered, the newest first."""
+    """What waits or was given up, the oldest first; `everything`: what was delivered too, the
+    newest first."""
     query = select(OutboxRow.__table__).limit(limit)
     if everything:
         query = query.order_by(OutboxRow.seq.desc())
@@ -289,13 +329,17 @@ def messages(session: Session, *, everything: bool, limit: int) -> list[Message]
     return _messages(session.connection().execute(query).mappings())
 
 
-def retry(unit: "Unit", ids: Sequence[str] = ()) -> int:
-    """Make these messages due now, or all that wait; returns how many.
+def retry(unit: "Unit", ids: Sequence[str] = (), *, given_up: bool = False) -> int:
+    """Make these messages due now, or all that wait; with `given_up` those too; returns how many.
 
     Raises:
         NotFound: one of them does not wait.
     """
-    wanted = [_WAITS, OutboxRow.id.in_(ids)] if ids else [_WAITS]
+    wanted: list[ColumnElement[bool]] = [_WAITS]
+    if ids:
+        wanted.append(OutboxRow.id.in_(ids))
+    if not ids and not given_up:
+        wanted.append(_NOT_GIVEN_UP)
     if ids:
         found = set(unit.connection.scalars(select(OutboxRow.id).where(*wanted)))
         if missing := sorted(set(ids) - found):
@@ -331,6 +375,7 @@ def _due() -> Select[Any]:
         earlier.sink == OutboxRow.sink,
         earlier.part_id == OutboxRow.part_id,
         earlier.delivered_at.is_(None),
+        earlier.not_before.is_distinct_from(NEVER),
         earlier.seq < OutboxRow.seq,
     )
     return (

@@ -4,10 +4,11 @@ But for the counts of `lad_agent.store.tallies`, which are made from the other t
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Insert, Update, bindparam, delete, insert, select, update
 
 from lad_agent.judgement import Finding, Result
 from lad_agent.store import ledger, search, tallies
@@ -73,21 +74,33 @@ LASTING = (
 COUNTED = (OPENED, RECORDED, REVIEW_DECIDED, REVIEW_UNDONE)
 """Events that change what an inspection is counted as (`lad_agent.store.tallies`)."""
 
+BATCH = 5000
+"""So many events are in memory at once while tables are rebuilt."""
+
 
 def apply(connection: Connection, entry: Entry) -> None:
     """Write what `entry` changes."""
-    _APPLY[entry.type](connection, entry, entry.payload)
+    _apply(connection, [entry])
+    if entry.type == JUDGED:
+        search.add(connection, entry.seq, entry.payload["rationale"])
 
 
-def rebuild(connection: Connection) -> int:
-    """Empty the projections and fill them again from the events; returns how many there were."""
+def rebuild(connection: Connection, told: Callable[[int], None] | None = None) -> int:
+    """Empty the projections and fill them again from the events; returns how many there were.
+
+    All in the connection's transaction: until its commit everyone sees the tables as they were.
+    `told` hears how many events are done, every `BATCH`.
+    """
     for table in reversed(PROJECTIONS):
         connection.execute(delete(table))
-    search.clear(connection)
     count = 0
-    for entry in ledger.entries(connection):
-        apply(connection, entry)
-        count += 1
+    for batch in _batches(ledger.entries(connection)):
+        for _, alike in groupby(sorted(batch, key=_turn), key=_form):
+            _apply(connection, list(alike))
+        count += len(batch)
+        if told is not None:
+            told(count)
+    search.fill(connection)
     tallies.fill(connection)
     return count
 
@@ -127,55 +140,107 @@ def _digest(connection: Connection, table: type[Base]) -> str:
     return digest.hexdigest()
 
 
-def _recipe_seen(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(insert(RecipeRow), {**payload, "first_at": entry.at})
+def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
+    while batch := list(islice(entries, BATCH)):
+        yield batch
 
 
-def _model_seen(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(insert(ModelRow), {**payload, "first_at": entry.at})
+def _turn(entry: Entry) -> int:
+    return _FIRST.get(entry.type, len(_FIRST))
 
 
-def _software_seen(connection: Connection, entry: Entry, payload: Any) -> None:
-    """Asked for so rarely that the event itself answers (`lad_agent.store.software`)."""
+def _form(entry: Entry) -> tuple[str, ...]:
+    """Rows of one form can share a statement: older versions wrote fewer fields."""
+    return (entry.type, *entry.payload)
 
 
-def _opened(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(
-        insert(Inspection),
-        {
-            **payload,
-            "id": entry.inspection_id,
-            "station": entry.station,
-            "actor": entry.actor,
-            "opened_at": entry.at,
-            "audit": False,
-        },
-    )
+def _apply(connection: Connection, alike: Sequence[Entry]) -> None:
+    """Write what events of one form change, in their order."""
+    type = alike[0].type
+    if type in _ROWS:
+        statement, row = _ROWS[type]
+        connection.execute(statement, [row(entry, entry.payload) for entry in alike])
+        return
+    for entry in alike:
+        _APPLY[type](connection, entry, entry.payload)
 
 
-def _judged(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(
-        insert(JudgementRow), {**payload, "inspection_id": entry.inspection_id, "at": entry.at}
-    )
-    search.add(connection, entry.seq, payload["rationale"])
+# --- events that write or change one row ----------------------------------------------------------
+
+_Row = dict[str, Any]
 
 
-def _recorded(connection: Connection, entry: Entry, payload: Any) -> None:
-    decided = payload["result"] != Result.NOT_DECIDABLE
-    _change(
-        connection,
-        entry,
+def _seen(entry: Entry, payload: Any) -> _Row:
+    return {**payload, "first_at": entry.at}
+
+
+def _opened(entry: Entry, payload: Any) -> _Row:
+    return {
         **payload,
-        recorded_at=entry.at,
-        final=payload["result"] if decided else None,
-        closed_at=entry.at if decided else None,
-    )
+        "id": entry.inspection_id,
+        "station": entry.station,
+        "actor": entry.actor,
+        "opened_at": entry.at,
+        "audit": False,
+    }
 
 
-def _review_opened(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(
-        insert(ReviewRow), {**payload, "inspection_id": entry.inspection_id, "opened_at": entry.at}
-    )
+def _judged(entry: Entry, payload: Any) -> _Row:
+    return {**payload, "inspection_id": entry.inspection_id, "at": entry.at}
+
+
+def _recorded(entry: Entry, payload: Any) -> _Row:
+    decided = payload["result"] != Result.NOT_DECIDABLE
+    return {
+        **payload,
+        "which": entry.inspection_id,
+        "recorded_at": entry.at,
+        "final": payload["result"] if decided else None,
+        "closed_at": entry.at if decided else None,
+    }
+
+
+def _closed(entry: Entry, payload: Any) -> _Row:
+    return {"which": entry.inspection_id, "closed_at": entry.at}
+
+
+def _review_opened(entry: Entry, payload: Any) -> _Row:
+    return {**payload, "inspection_id": entry.inspection_id, "opened_at": entry.at}
+
+
+def _hold_on(entry: Entry, payload: Any) -> _Row:
+    return {**payload, "on_at": entry.at, "on_by": entry.actor}
+
+
+def _hold_released(entry: Entry, payload: Any) -> _Row:
+    return {"which": payload["id"], "released_at": entry.at, "released_by": entry.actor}
+
+
+def _alarm_raised(entry: Entry, payload: Any) -> _Row:
+    # Older versions did not say which recipe version.
+    return {"recipe_version": None, **payload, "raised_at": entry.at}
+
+
+def _alarm_answered(entry: Entry, payload: Any) -> _Row:
+    return {"which": payload["id"], "answered_at": entry.at, "answered_by": entry.actor}
+
+
+def _head_signed(entry: Entry, payload: Any) -> _Row:
+    through = payload["head"]["through"]
+    key = payload["public_key"]
+    return {"seq": entry.seq, "at": entry.at, "through": through, "public_key": key}
+
+
+def _archived(entry: Entry, payload: Any) -> _Row:
+    sealed = {name: payload["sealed"][name] for name in ("through", "file")}
+    return {**sealed, "seq": entry.seq, "at": entry.at}
+
+
+# --- events that change more ----------------------------------------------------------------------
+
+
+def _nothing(connection: Connection, entry: Entry, payload: Any) -> None:
+    """The event itself is all that is asked for."""
 
 
 def _review_decided(connection: Connection, entry: Entry, payload: Any) -> None:
@@ -221,51 +286,11 @@ def _put_in_force(connection: Connection, entry: Entry, payload: Any) -> None:
     )
 
 
-def _hold_on(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(insert(HoldRow), {**payload, "on_at": entry.at, "on_by": entry.actor})
-
-
-def _hold_released(connection: Connection, entry: Entry, payload: Any) -> None:
-    released = {"released_at": entry.at, "released_by": entry.actor}
-    connection.execute(update(HoldRow).where(HoldRow.id == payload["id"]).values(released))
-
-
-def _alarm_raised(connection: Connection, entry: Entry, payload: Any) -> None:
-    connection.execute(insert(AlarmRow), {**payload, "raised_at": entry.at})
-
-
-def _alarm_answered(connection: Connection, entry: Entry, payload: Any) -> None:
-    answered = {"answered_at": entry.at, "answered_by": entry.actor}
-    connection.execute(update(AlarmRow).where(AlarmRow.id == payload["id"]).values(answered))
-
-
 def _user_changed(connection: Connection, entry: Entry, payload: Any) -> None:
     connection.execute(delete(UserRow).where(UserRow.name == payload["name"]))
     connection.execute(
         insert(UserRow), {**payload, "changed_at": entry.at, "changed_by": entry.actor}
     )
-
-
-def _head_signed(connection: Connection, entry: Entry, payload: Any) -> None:
-    head = {"through": payload["head"]["through"], "public_key": payload["public_key"]}
-    connection.execute(insert(HeadRow), {**head, "seq": entry.seq, "at": entry.at})
-
-
-def _archived(connection: Connection, entry: Entry, payload: Any) -> None:
-    sealed = {name: payload["sealed"][name] for name in ("through", "file")}
-    connection.execute(insert(ArchiveRow), {**sealed, "seq": entry.seq, "at": entry.at})
-
-
-def _exported(connection: Connection, entry: Entry, payload: Any) -> None:
-    """What left the house changes nothing in it."""
-
-
-def _access_changed(connection: Connection, entry: Entry, payload: Any) -> None:
-    """Passwords and tokens are secrets, kept apart from the ledger (`lad_agent.store.access`)."""
-
-
-def _closed(connection: Connection, entry: Entry, payload: Any) -> None:
-    _change(connection, entry, closed_at=entry.at)
 
 
 def _change(connection: Connection, entry: Entry, **values: Any) -> None:
@@ -274,15 +299,31 @@ def _change(connection: Connection, entry: Entry, **values: Any) -> None:
 
 _UPDATE_INSPECTION = update(Inspection).where(Inspection.id == bindparam("which"))
 
+_FIRST = {
+    type: turn
+    for turn, type in enumerate((RECIPE_SEEN, MODEL_SEEN, OPENED, JUDGED, RECORDED, REVIEW_OPENED))
+}
+"""They happen once, in this order and before all else about their inspection: of a batch of events
+they can be written first, many with one statement."""
+
+_ROWS: dict[str, tuple[Insert | Update, Callable[[Entry, Any], _Row]]] = {
+    RECIPE_SEEN: (insert(RecipeRow), _seen),
+    MODEL_SEEN: (insert(ModelRow), _seen),
+    OPENED: (insert(Inspection), _opened),
+    JUDGED: (insert(JudgementRow), _judged),
+    RECORDED: (_UPDATE_INSPECTION, _recorded),
+    CLOSED: (_UPDATE_INSPECTION, _closed),
+    REVIEW_OPENED: (insert(ReviewRow), _review_opened),
+    HOLD_ON: (insert(HoldRow), _hold_on),
+    HOLD_RELEASED: (update(HoldRow).where(HoldRow.id == bindparam("which")), _hold_released),
+    ALARM_RAISED: (insert(AlarmRow), _alarm_raised),
+    ALARM_ANSWERED: (update(AlarmRow).where(AlarmRow.id == bindparam("which")), _alarm_answered),
+    HEAD_SIGNED: (insert(HeadRow), _head_signed),
+    ARCHIVED: (insert(ArchiveRow), _archived),
+}
+
 _APPLY: dict[str, Callable[[Connection, Entry, Any], None]] = {
-    RECIPE_SEEN: _recipe_seen,
-    MODEL_SEEN: _model_seen,
-    SOFTWARE_SEEN: _software_seen,
-    OPENED: _opened,
-    JUDGED: _judged,
-    RECORDED: _recorded,
-    CLOSED: _closed,
-    REVIEW_OPENED: _review_opened,
+    SOFTWARE_SEEN: _nothing,  # `lad_agent.store.software`
     REVIEW_CLAIMED: _review_claimed,
     REVIEW_RELEASED: _review_released,
     REVIEW_DECIDED: _review_decided,
@@ -290,13 +331,7 @@ _APPLY: dict[str, Callable[[Connection, Entry, Any], None]] = {
     RECIPE_CHANGED: _put_in_force,
     THRESHOLD_CHANGED: _put_in_force,
     MODEL_CHANGED: _put_in_force,
-    HOLD_ON: _hold_on,
-    HOLD_RELEASED: _hold_released,
-    ALARM_RAISED: _alarm_raised,
-    ALARM_ANSWERED: _alarm_answered,
     USER_CHANGED: _user_changed,
-    EXPORTED: _exported,
-    ACCESS_CHANGED: _access_changed,
-    HEAD_SIGNED: _head_signed,
-    ARCHIVED: _archived,
+    EXPORTED: _nothing,  # what left the house changes nothing in it
+    ACCESS_CHANGED: _nothing,  # secrets are kept apart from the ledger: `lad_agent.store.access`
 }

@@ -1,10 +1,11 @@
 """Whether what the store shows keeps what the calibrations in force have promised.
 
-The audits of a recipe version are drawn with one probability, so they are weighted by version.
+Each watch is of one recipe version and the model that it was calibrated for, while some station
+judges with both: another version, calibration or model begins a new one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,17 @@ Counts = dict[Result, Looked]
 
 @dataclass(frozen=True)
 class Watched:
-    """One promise of a calibration in force, held against the audits since it is in force.
+    """One promise of a calibration in force, held against the audits of its own parts.
 
-    `what` is the promised quantity; `parts` have the result that does the harm (passed for
-    escapes), of these `audited` were decided and `found` are of the promise's class (bad). `rate`
-    of `parts`, between `low` and `high` with 95 % certainty each, is of that class, and `allowed`
-    is the most that the promise leaves room for. `state` is `kept so far`, `unknown` or `broken`.
+    These are the parts that `model` judged against `recipe_version`. `what` is the promised
+    quantity; `parts` have the result that does the harm (passed for escapes), of these `audited`
+    were decided and `found` are of the promise's class (bad). `rate` of `parts`, between `low` and
+    `high` with 95 % certainty each, is of that class, and `allowed` is the most that the promise
+    leaves room for. `state` is `kept so far`, `unknown` or `broken`.
     """
 
     product: str
+    recipe_version: str
     model: str
     calibrated_at: str
     what: str
@@ -82,6 +85,7 @@ class Drifted:
     """
 
     product: str
+    recipe_version: str
     model: str
     calibrated_at: str
     what: str
@@ -96,10 +100,11 @@ def counts(
     session: Session,
     wanted: InspectionFilter = EVERYTHING,
     *,
-    versions: Sequence[str] | None = None,
     since: datetime | None = None,
 ) -> dict[tuple[str, str], Counts]:
     """Recorded parts by product and recipe version, with what reviews have found of them.
+
+    With `since` only the parts that were taken in after it.
 
     Raises:
         UsageError: a `text` without a word in it.
@@ -119,9 +124,6 @@ def counts(
         .where(ReviewRow.finding.is_not(None), *inspection_terms(wanted))
         .group_by(*drawn)
     )
-    if versions is not None:
-        recorded = recorded.where(of.recipe_version.in_(versions))
-        reviewed = reviewed.where(drawn[1].in_(versions))
     if since is not None:
         recorded = recorded.where(Inspection.id >= queries.id_at(since))
         reviewed = reviewed.where(ReviewRow.inspection_id >= queries.id_at(since))
@@ -143,9 +145,9 @@ def audited(by_version: Sequence[Counts], result: Result, *, bad: bool = True) -
 def watched(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Watched]:
     """Every promise in force that `wanted` does not leave out, by product."""
     return [
-        _watched(one, promised, list(found.values()))
+        _watched(one, promised, found)
         for one in _calibrated(session, wanted)
-        for found in [counts(session, wanted, versions=one.versions, since=one.since)]
+        for found in [_counts(session, wanted, one)]
         for promised in one.calibration.promises
     ]
 
@@ -161,16 +163,17 @@ def drifted(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Dri
 
 def broken(session: Session) -> list[Broken]:
     """Every promise that is broken, and every calibration that has drifted."""
-    holding = {(one.product, one.calibration.made_at) for one in _calibrated(session) if one.hold}
+    holding = {one.recipe_version for one in _calibrated(session) if one.hold}
     found: list[Watched | Drifted] = [*watched(session), *drifted(session)]
     return [
         Broken(
             one.product,
+            one.recipe_version,
             one.model,
             one.calibrated_at,
             one.what,
             _told(one),
-            (one.product, one.calibrated_at) in holding,
+            one.recipe_version in holding,
         )
         for one in found
         if one.state in ("broken", "drifted")
@@ -185,72 +188,77 @@ def check(store: "AuditStore", station: str, by: str) -> list[Alarm]:
 
 @dataclass(frozen=True)
 class _Calibrated:
-    """A calibration in force with the recipe versions that rest on it.
+    """A recipe version in force with its calibration, whose model is in force beside it.
 
     What a person has answered to is not counted again: `since` is when.
     """
 
     product: str
+    recipe_version: str
     calibration: Calibration
-    versions: tuple[str, ...]
     since: datetime | None
     hold: bool
 
 
 def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[_Calibrated]:
-    in_force = set(session.scalars(select(InForce.value).where(InForce.what == "recipe")))
-    query = select(RecipeRow.recipe_version, RecipeRow.product, RecipeRow.content)
-    rests: dict[tuple[str, str], list[str]] = {}
-    read: dict[tuple[str, str], Calibration] = {}
-    holding = set()
-    for version, product, content in session.execute(query.order_by(RecipeRow.product)):
-        if not (content or {}).get("calibration") or wanted.product not in (None, product):
-            continue
-        calibration = Calibration.model_validate(content["calibration"])
-        which = (product, calibration.made_at)
-        rests.setdefault(which, []).append(version)
-        read[which] = calibration
-        if version in in_force and content["policy"].get("on_alarm") == "hold":
-            holding.add(which)
+    judging = _judging(session)
     answered = select(AlarmRow.product, func.max(AlarmRow.answered_at)).group_by(AlarmRow.product)
     last = dict(session.execute(answered).all())
-    return [
-        _Calibrated(
-            which[0],
-            read[which],
-            tuple(versions),
-            datetime.fromisoformat(at) if (at := last.get(which[0])) else None,
-            which in holding,
-        )
-        for which, versions in rests.items()
-        if not in_force.isdisjoint(versions)
-    ]
+    query = select(RecipeRow.product, RecipeRow.recipe_version, RecipeRow.content)
+    found = []
+    for product, version, content in session.execute(
+        query.order_by(RecipeRow.product, RecipeRow.first_at)
+    ):
+        if not (content or {}).get("calibration"):
+            continue
+        calibration = Calibration.model_validate(content["calibration"])
+        watch = (product, version, calibration.model)
+        asked = (wanted.product, wanted.recipe_version, wanted.model)
+        if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
+            since = datetime.fromisoformat(at) if (at := last.get(product)) else None
+            hold = content["policy"].get("on_alarm") == "hold"
+            found.append(_Calibrated(product, version, calibration, since, hold))
+    return found
 
 
-def _watched(one: _Calibrated, promised: Promise, found: Sequence[Counts]) -> Watched:
+def _judging(session: Session) -> set[tuple[str, str, str]]:
+    """What stations judge with: each product with its recipe version and model."""
+    query = select(InForce.station, InForce.product, InForce.what, InForce.value)
+    places: dict[tuple[str, str], dict[str, str]] = {}
+    for station, product, what, value in session.execute(query):
+        places.setdefault((station, product), {})[what] = value
+    return {(product, at["recipe"], at["model"]) for (_, product), at in places.items()}
+
+
+def _counts(session: Session, wanted: InspectionFilter, one: _Calibrated) -> Counts:
+    own = replace(wanted, recipe_version=one.recipe_version, model=one.calibration.model)
+    return counts(session, own, since=one.since).get((one.product, one.recipe_version), {})
+
+
+def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
     bad = promised.quantity == "escape_rate"
     harmful, other = (Result.OK, Result.NOT_OK) if bad else (Result.NOT_OK, Result.OK)
-    harmed = audited(found, harmful, bad=bad)
+    [harmed] = audited([found], harmful, bad=bad)
+    [spared] = audited([found], other, bad=bad)
+    [waiting] = audited([found], Result.NOT_DECIDABLE, bad=bad)
     line = Line(
-        harmed=tuple(harmed),
-        spared=tuple(audited(found, other, bad=bad)),
-        undecided=sum(
-            group.parts - group.audited + group.found
-            for group in audited(found, Result.NOT_DECIDABLE, bad=bad)
-        ),
-        parts=sum(looked.parts for version in found for looked in version.values()),
+        harmed=(harmed,),
+        spared=(spared,),
+        undecided=waiting.parts - waiting.audited + waiting.found,
+        parts=sum(looked.parts for looked in found.values()),
     )
-    estimate = promise.share(harmed, promise.SURE)
+    estimate = promise.share(line.harmed, promise.SURE)
     breaks = promise.broken(promised.at_most, line)
     return Watched(
         product=one.product,
+        recipe_version=one.recipe_version,
         model=one.calibration.model,
         calibrated_at=one.calibration.made_at,
         what=promised.quantity,
         promise=str(promised),
-        parts=sum(group.parts for group in harmed),
-        audited=sum(group.audited for group in harmed),
-        found=sum(group.found for group in harmed),
+        parts=harmed.parts,
+        audited=harmed.audited,
+        found=harmed.found,
         rate=estimate.rate,
         low=estimate.lower,
         high=estimate.upper,
@@ -262,9 +270,10 @@ def _watched(one: _Calibrated, promised: Promise, found: Sequence[Counts]) -> Wa
 def _newest(session: Session, wanted: InspectionFilter, one: _Calibrated) -> dict[str, list[float]]:
     """Confidence and score of the newest parts that nobody knows to be bad."""
     query = (
-        select(Inspection.id, JudgementRow.confidence, JudgementRow.anomaly_score)
-        .join(JudgementRow, JudgementRow.inspection_id == Inspection.id)
+        select(JudgementRow.confidence, JudgementRow.anomaly_score)
+        .join(Inspection, Inspection.id == JudgementRow.inspection_id)
         .where(
+            Inspection.recipe_version == one.recipe_version,
             Inspection.result.is_not(None),
             Inspection.final.is_distinct_from(Result.NOT_OK),
             JudgementRow.model == one.calibration.model,
@@ -277,25 +286,19 @@ def _newest(session: Session, wanted: InspectionFilter, one: _Calibrated) -> dic
     )
     if one.since is not None:
         query = query.where(Inspection.id >= queries.id_at(one.since))
-    # Each version by itself: so an index is walked from its end.
-    rows = [
-        row
-        for version in one.versions
-        for row in session.execute(query.where(Inspection.recipe_version == version))
-    ]
-    newest = sorted(rows, key=lambda row: row[0], reverse=True)[:WINDOW]
+    rows = session.execute(query).all()
     return {
-        "confidence": [sure for _, sure, _ in newest if sure is not None],
-        "anomaly_score": [score for *_, score in newest if score is not None],
+        "confidence": [sure for sure, _ in rows if sure is not None],
+        "anomaly_score": [score for _, score in rows if score is not None],
     }
 
 
 def _drifted(one: _Calibrated, what: str, values: Sequence[float]) -> Drifted:
-    known = (one.product, one.calibration.model, one.calibration.made_at, what, len(values))
+    made = one.calibration
+    known = (one.product, one.recipe_version, made.model, made.made_at, what, len(values))
     if len(values) < promise.FEWEST:
         return Drifted(*known, None, None, None, "too few")
-    reference = getattr(one.calibration.reference, what)
-    found = promise.drift(reference, values, one.calibration.chosen_on.good)
+    found = promise.drift(getattr(made.reference, what), values, made.chosen_on.good)
     state = "drifted" if found.alarming else "as calibrated"
     return Drifted(*known, found.ks, found.ks_p_value, found.psi, state)
 

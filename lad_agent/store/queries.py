@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from lad_agent.store.filters import (
 from lad_agent.store.ledger import Entry
 from lad_agent.store.models import Event, Inspection, JudgementRow, RecipeRow, ReviewRow
 
+_AT_ONCE = 500
 _SLACK = timedelta(days=1)
 """More than a clock that is put forward between an inspection's id and its first event."""
 
@@ -114,6 +115,22 @@ def count(session: Session, wanted: InspectionFilter) -> int:
 def products(session: Session) -> list[str]:
     """Every product that was inspected, by name."""
     return list(session.scalars(select(RecipeRow.product).distinct().order_by(RecipeRow.product)))
+
+
+def all_final(session: Session, hashes: Collection[str]) -> dict[tuple[str, str], bool]:
+    """Of pictures by their SHA-256: every part that one was inspected as, and the picture.
+
+    True where all inspections of that part and picture have their final result.
+    """
+    found: dict[tuple[str, str], bool] = {}
+    which = (Inspection.part_id, Inspection.image_sha256)
+    query = select(*which, func.count(), func.count(Inspection.final)).group_by(*which)
+    ordered = sorted(hashes)
+    for start in range(0, len(ordered), _AT_ONCE):
+        some = Inspection.image_sha256.in_(ordered[start : start + _AT_ONCE])
+        for part_id, sha256, inspections, final in session.execute(query.where(some)):
+            found[part_id, sha256 or ""] = inspections == final
+    return found
 
 
 def id_at(moment: datetime) -> str:

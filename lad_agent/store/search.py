@@ -77,25 +77,17 @@ def add(connection: Connection, seq: int, rationale: str) -> None:
         connection.execute(_ADD, {"seq": seq, "rationale": escaped(rationale)})
 
 
-def clear(connection: Connection) -> None:
-    """Forget all that was added."""
+def fill(connection: Connection) -> None:
+    """Index the rationales of all judgements anew."""
     if connection.dialect.name == "sqlite":
-        connection.execute(
-            text("INSERT INTO rationale_search (rationale_search) VALUES ('delete-all')")
-        )
+        for statement in (_EMPTY, _FILL):
+            connection.execute(text(statement))
 
 
 def create(connection: Connection) -> None:
     """Make the index and fill it from what is there (used by the migration)."""
     connection.execute(DDL(INDEX[connection.dialect.name]))  # type: ignore[no-untyped-call]
-    if connection.dialect.name == "sqlite":
-        connection.execute(
-            text(
-                "INSERT INTO rationale_search (rowid, rationale) "
-                "SELECT seq, json_extract(canonical, '$.payload.rationale') "
-                "FROM events WHERE type = 'inspection.judged'"
-            )
-        )
+    fill(connection)
 
 
 def drop(connection: Connection) -> None:
@@ -111,6 +103,11 @@ _SOME = text(
     "SELECT count(*) FROM (SELECT 1 FROM rationale_search "
     "WHERE rationale_search MATCH :words LIMIT :most)"
 )
+_EMPTY = "INSERT INTO rationale_search (rationale_search) VALUES ('delete-all')"
+_FILL = """
+    INSERT INTO rationale_search (rowid, rationale)
+    SELECT seq, json_extract(canonical, '$.payload.rationale')
+    FROM events WHERE type = 'inspection.judged'"""
 _ADD = text("INSERT INTO rationale_search (rowid, rationale) VALUES (:seq, :rationale)")
 
 

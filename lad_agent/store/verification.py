@@ -8,67 +8,34 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 import rfc8785
 from sqlalchemy import Connection, text
 
-from lad_agent.store import dialects, heads, ledger, projections
+from lad_agent.store import dialects, ledger, projections
+from lad_agent.store.faults import (
+    COLUMNS,
+    START,
+    ChainReport,
+    End,
+    Faults,
+    Kind,
+    Row,
+    as_bytes,
+    as_text,
+    differing,
+    fields_of,
+    name_of,
+)
 from lad_agent.store.heads import Head
-from lad_agent.store.ledger import FORMAT, GENESIS
-from lad_agent.store.models import escaped, unescaped
-from lad_agent.store.signing import is_signed
+from lad_agent.store.ledger import FORMAT
+from lad_agent.store.models import escaped
+from lad_agent.store.signed import SignedHeads
 
 BATCH = 2000
-MOST_FAULTS = 100
-"""So many faults are described; one deleted event can break all that follow."""
 
-
-class Kind(StrEnum):
-    """What happened to the ledger."""
-
-    EDITED = "edited"
-    DELETED = "deleted"
-    REORDERED = "reordered"
-    INSERTED = "inserted"
-    TRUNCATED = "truncated"
-    FOREIGN = "foreign"
-    BAD_SIGNATURE = "bad-signature"
-
-
-@dataclass(frozen=True)
-class ChainFault:
-    """One thing wrong with a chain: the event's number (None: the chain as a whole) and why."""
-
-    station: str
-    seq: int | None
-    kind: Kind
-    problem: str
-
-    def __str__(self) -> str:
-        return f"station {self.station!r}, event {self.seq or '(end)'}: {self.kind}, {self.problem}"
-
-
-@dataclass(frozen=True)
-class ChainReport:
-    """What a check of the chains found.
-
-    `faults` is in the order of the events. `heads` counts the signed heads that were compared, in
-    the ledger or given; `unsigned` the events after the last of them, which the chain alone
-    guards; `unchecked` the given heads over events that an archive holds.
-    """
-
-    events: int
-    stations: tuple[str, ...]
-    faults: tuple[ChainFault, ...]
-    heads: int = 0
-    unsigned: int = 0
-    unchecked: int = 0
-
-    @property
-    def intact(self) -> bool:
-        return not self.faults
+_HEAD = projections.HEAD_SIGNED.encode()
 
 
 @dataclass(frozen=True)
@@ -99,7 +66,7 @@ def verify(
     `station` only its faults are reported. `told` hears how many events are done, every 2,000.
     """
     walk = _Walk(connection, exported, trusted or frozenset(head.public_key for head in exported))
-    query = f"SELECT {', '.join(_COLUMNS)} FROM events ORDER BY seq"
+    query = f"SELECT {', '.join(COLUMNS)} FROM events ORDER BY seq"
     for rows in dialects.of(connection).raw_rows(connection, query, BATCH):
         walk.batch(rows)
         if told is not None:
@@ -124,28 +91,12 @@ def base(connection: Connection) -> tuple[Base, Mapping[str, Any] | None]:
     query = text("SELECT canonical FROM events WHERE seq = :seq AND type = :type")
     found = connection.scalar(query, {"seq": seq, "type": projections.ARCHIVED})
     try:
-        payload = ledger.read(_text(found))["payload"]
+        payload = ledger.read(as_text(found))["payload"]
         sealed = payload["sealed"]
         carried = {int(number): str(digest) for number, digest in sealed["carried"].items()}
         return Base(int(sealed["through"]), dict(sealed["stations"]), carried), payload
     except (ValueError, TypeError, KeyError, AttributeError):
         return Base(), None
-
-
-_COLUMNS = (
-    "seq",
-    "station",
-    "type",
-    "inspection_id",
-    "at",
-    "actor",
-    "canonical",
-    "prev_hash",
-    "hash",
-)
-_Row = tuple[Any, ...]
-_End = tuple[int, bytes, int]
-_START: _End = (0, GENESIS.encode(), 0)
 
 
 class _Walk:
@@ -155,36 +106,33 @@ class _Walk:
         self, connection: Connection, exported: Sequence[Head], trusted: frozenset[str]
     ) -> None:
         self._connection = connection
-        self._trusted = trusted
         self._ledger = ledger.ledger_id(connection) or ""
-        self._recorded: dict[bytes, _End] = {
-            _bytes(row.station): (row.seq, _bytes(row.hash), row.events)
+        self._recorded: dict[bytes, End] = {
+            as_bytes(row.station): (row.seq, as_bytes(row.hash), row.events)
             for row in connection.execute(text("SELECT station, seq, hash, events FROM chains"))
         }
         self._newest = max((seq for seq, _, _ in self._recorded.values()), default=0)
         self._base, sealed = base(connection)
-        self._last: dict[bytes, _End] = {
-            _bytes(escaped(name)): (end["seq"], _bytes(end["hash"]), end["events"])
+        self._last: dict[bytes, End] = {
+            as_bytes(escaped(name)): (end["seq"], as_bytes(end["hash"]), end["events"])
             for name, end in self._base.ends.items()
         }
         self._expected = self._base.through + 1
         self._last_gap = 0
         self._carried: set[int] = set()
-        self._faults: list[ChainFault] = []
-        self._wanted: dict[tuple[bytes, int], tuple[bytes, Head]] = {}
-        self._signed_through = self._unchecked = 0
-        self._heads: set[str] = set()
+        self._faults = Faults()
+        self._heads = SignedHeads(self._ledger, self._base.through, trusted, self._faults)
         self._quoted: dict[bytes, bytes] = {}
         self.events = 0
         self.counts: dict[bytes, int] = {}
         for head in exported:
-            self._expect(head)
+            self._heads.expect(head, self._last)
         if sealed is not None:
-            self._check_seal(sealed)
+            self._heads.check_seal(sealed)
 
-    def batch(self, rows: list[_Row]) -> None:
+    def batch(self, rows: list[Row]) -> None:
         """Check the next rows. Written for speed: 10 microseconds an event are many."""
-        sha256, quoted, last, wanted = hashlib.sha256, self._quoted, self._last, self._wanted
+        sha256, quoted, last, wanted = hashlib.sha256, self._quoted, self._last, self._heads.wanted
         own, counts = self._ledger.encode(), self.counts
         for row in rows:
             seq, station, kind, inspection, at, actor, canonical, prev, digest = row
@@ -202,7 +150,7 @@ class _Walk:
                     quoted[kind],
                     FORMAT,
                 )
-                before = last.get(station, _START)
+                before = last.get(station, START)
                 fine = (
                     seq == self._expected
                     and prev == before[1]
@@ -222,232 +170,160 @@ class _Walk:
             self.events += 1
             counts[station] = counts.get(station, 0) + 1
             if wanted and (station, seq) in wanted:
-                self._compare(station, seq, digest)
+                self._heads.compare(station, seq, digest)
             if kind == _HEAD:
-                self._check_head(row)
+                self._heads.check(row, last)
 
     def finished(self) -> ChainReport:
         """The report; call it after the last batch."""
         self._check_ends()
-        for (station, seq), (_, head) in self._wanted.items():
-            gone = self._last.get(station, _START)[0] < seq
-            kind = Kind.TRUNCATED if gone else Kind.DELETED
-            self._fault(station, seq, kind, f"missing, but the head of {head.at} signed it")
+        self._heads.check_missing(self._last)
         for number in sorted(self._base.carried.keys() - self._carried):
-            self._fault(b"", number, Kind.DELETED, "missing, but the archive left it here")
+            self._faults.add(b"", number, Kind.DELETED, "missing, but the archive left it here")
         newest = max((end[0] for end in self._last.values()), default=0)
         names = self._last.keys() | self._recorded.keys()
         return ChainReport(
             events=self.events,
-            stations=tuple(sorted(_told(name) for name in names)),
-            faults=tuple(sorted(self._faults, key=lambda fault: fault.seq or newest + 1)),
-            heads=len(self._heads),
-            unsigned=max(0, newest - self._signed_through),
-            unchecked=self._unchecked,
+            stations=tuple(sorted(name_of(name) for name in names)),
+            faults=tuple(sorted(self._faults.found, key=lambda fault: fault.seq or newest + 1)),
+            heads=self._heads.compared,
+            unsigned=max(0, newest - self._heads.signed_through),
+            unchecked=self._heads.unchecked,
         )
 
     # --- one event that is not plainly right ----------------------------------------------------
 
-    def _check(self, row: _Row) -> _End:
+    def _check(self, row: Row) -> End:
         """Look into an event; returns what came before it in its chain."""
         seq, station, _, _, _, _, canonical, prev, digest = row
-        before = self._last.get(station, _START)
+        before = self._last.get(station, START)
         if seq <= self._base.through:
             self._check_carried(row)
             return before
         if seq > self._expected:
             self._gap(row)
         self._expected = seq + 1
-        content = _bytes(canonical)
+        content = as_bytes(canonical)
         try:
             fields = json.loads(content)
             assert isinstance(fields, dict)
         except (ValueError, AssertionError):
-            self._fault(station, seq, self._new_or(seq, Kind.EDITED), "its content is not JSON")
+            self._faults.add(
+                station, seq, self._new_or(seq, Kind.EDITED), "its content is not JSON"
+            )
             return before
         if fields.get("ledger", self._ledger) != self._ledger:
-            self._fault(station, seq, Kind.FOREIGN, f"of another ledger, {fields['ledger']}")
-        elif hashlib.sha256(content).hexdigest().encode() != _bytes(digest):
+            self._faults.add(station, seq, Kind.FOREIGN, f"of another ledger, {fields['ledger']}")
+        elif hashlib.sha256(content).hexdigest().encode() != as_bytes(digest):
             kind = self._new_or(seq, Kind.EDITED)
-            self._fault(station, seq, kind, "its content does not match its hash")
+            self._faults.add(station, seq, kind, "its content does not match its hash")
         elif fields.get("seq") != seq:
             self._misplaced(row, fields.get("seq"))
-        elif wrong := _differing(row, fields):
+        elif wrong := differing(row, fields):
             kind = self._new_or(seq, Kind.EDITED)
-            self._fault(station, seq, kind, f"not as in its canonical form: {', '.join(wrong)}")
+            self._faults.add(
+                station, seq, kind, f"not as in its canonical form: {', '.join(wrong)}"
+            )
         elif prev != before[1] and before[0] >= self._last_gap:
             self._unlinked(row, before)
         return before
 
-    def _check_carried(self, row: _Row) -> None:
-        seq, station, canonical, digest = row[0], row[1], _bytes(row[6]), _bytes(row[8])
+    def _check_carried(self, row: Row) -> None:
+        seq, station, canonical, digest = row[0], row[1], as_bytes(row[6]), as_bytes(row[8])
         self._carried.add(seq)
         if seq not in self._base.carried:
-            self._fault(station, seq, Kind.INSERTED, "the archive did not leave it here")
+            self._faults.add(station, seq, Kind.INSERTED, "the archive did not leave it here")
         elif (
             hashlib.sha256(canonical).hexdigest() != self._base.carried[seq]
             or digest.decode(errors="replace") != self._base.carried[seq]
-            or _differing(row, _fields(canonical))
+            or differing(row, fields_of(canonical))
         ):
-            self._fault(station, seq, Kind.EDITED, "not as the archive left it")
+            self._faults.add(station, seq, Kind.EDITED, "not as the archive left it")
 
-    def _gap(self, row: _Row) -> None:
+    def _gap(self, row: Row) -> None:
         seq, station, missing = row[0], row[1], self._expected
         self._last_gap = seq - 1
-        if self._full:
+        if self._faults.full:
             return
         if missing > self._newest:
-            fields = _fields(row[6])
+            fields = fields_of(row[6])
             foreign = fields.get("ledger", self._ledger) != self._ledger
             kind = Kind.FOREIGN if foreign else Kind.INSERTED
-            self._fault(station, seq, kind, "after the recorded end of all chains")
+            self._faults.add(station, seq, kind, "after the recorded end of all chains")
         elif self._written_as(missing):
-            self._fault(station, missing, Kind.REORDERED, "it lies under another number")
+            self._faults.add(station, missing, Kind.REORDERED, "it lies under another number")
         else:
             count = seq - missing
             what = "it is missing" if count == 1 else f"it and {count - 1} more are missing"
-            self._fault(station, missing, Kind.DELETED, what)
+            self._faults.add(station, missing, Kind.DELETED, what)
 
-    def _misplaced(self, row: _Row, written: Any) -> None:
+    def _misplaced(self, row: Row, written: Any) -> None:
         """Its columns say another number than its canonical form."""
         seq, station, digest = row[0], row[1], row[8]
-        if self._full:
+        if self._faults.full:
             return
         problem = f"written as event {written}"
         if isinstance(written, int) and written < seq and self._written_as(written, at=written):
             if self._goes_on(digest):
-                self._fault(station, written, Kind.INSERTED, "another event stood here")
+                self._faults.add(station, written, Kind.INSERTED, "another event stood here")
             else:
-                self._fault(station, seq, Kind.INSERTED, f"a copy of event {written}")
+                self._faults.add(station, seq, Kind.INSERTED, f"a copy of event {written}")
         elif seq > self._newest:
-            self._fault(station, seq, Kind.INSERTED, problem)
+            self._faults.add(station, seq, Kind.INSERTED, problem)
         elif self._written_as(seq) or (isinstance(written, int) and written < seq):
-            self._fault(station, seq, Kind.REORDERED, problem)
+            self._faults.add(station, seq, Kind.REORDERED, problem)
         else:
-            self._fault(station, seq, Kind.DELETED, f"missing, event {written} took its place")
+            self._faults.add(station, seq, Kind.DELETED, f"missing, event {written} took its place")
 
-    def _unlinked(self, row: _Row, before: _End) -> None:
+    def _unlinked(self, row: Row, before: End) -> None:
         """Whole in itself, but it does not follow the event before it."""
-        seq, station, prev, digest = row[0], row[1], _bytes(row[7]), row[8]
+        seq, station, prev, digest = row[0], row[1], as_bytes(row[7]), row[8]
         problem = "it does not follow the event before it"
-        if self._full:
+        if self._faults.full:
             return
         if seq > self._newest:
-            self._fault(station, seq, Kind.INSERTED, "after the recorded end of all chains")
+            self._faults.add(station, seq, Kind.INSERTED, "after the recorded end of all chains")
             return
         followed = self._one("SELECT seq, station FROM events WHERE hash = :it", prev.decode())
-        if followed is None and prev != _START[1]:
+        if followed is None and prev != START[1]:
             where = before[0] or seq
-            self._fault(station, where, Kind.EDITED, "the next event follows another content")
-        elif followed is None or (followed[0] < seq and _bytes(followed[1]) == station):
+            self._faults.add(station, where, Kind.EDITED, "the next event follows another content")
+        elif followed is None or (followed[0] < seq and as_bytes(followed[1]) == station):
             one = before[0] if self._goes_on(digest) and before[0] else seq
-            self._fault(station, one, Kind.INSERTED, "two events follow the same one")
+            self._faults.add(station, one, Kind.INSERTED, "two events follow the same one")
         else:
-            self._fault(station, seq, Kind.REORDERED, problem)
+            self._faults.add(station, seq, Kind.REORDERED, problem)
 
     def _check_ends(self) -> None:
         for name in sorted(self._last.keys() | self._recorded.keys()):
-            found, wanted = self._last.get(name, _START), self._recorded.get(name)
+            found, wanted = self._last.get(name, START), self._recorded.get(name)
             if found == wanted:
                 continue
             if wanted is None:
                 kind = Kind.INSERTED if found[0] > self._newest else Kind.DELETED
-                self._fault(name, None, kind, "the chain's end is not recorded")
+                self._faults.add(name, None, kind, "the chain's end is not recorded")
             elif found[0] < wanted[0]:
                 if found[0] >= self._last_gap:  # else it is told already what is missing
                     told = (
                         f"recorded were {wanted[2]} events up to {wanted[0]}, {found[2]} are left"
                     )
-                    self._fault(name, self._expected, Kind.TRUNCATED, told)
+                    self._faults.add(name, self._expected, Kind.TRUNCATED, told)
             elif found[0] > wanted[0]:
-                self._fault(
+                self._faults.add(
                     name, self._after(name, wanted[0]), Kind.INSERTED, "after the recorded end"
                 )
             elif found[1] != wanted[1]:
-                self._fault(name, found[0], Kind.EDITED, "not the recorded end of its chain")
+                self._faults.add(name, found[0], Kind.EDITED, "not the recorded end of its chain")
             elif found[0] >= self._last_gap:
                 told = f"{wanted[2]} events were recorded, {found[2]} are there"
-                self._fault(name, None, Kind.DELETED, told)
+                self._faults.add(name, None, Kind.DELETED, told)
 
     def _after(self, station: bytes, seq: int) -> int:
         query = text("SELECT min(seq) FROM events WHERE station = :station AND seq > :seq")
         found = self._connection.scalar(query, {"station": station.decode(), "seq": seq})
         return int(found or seq + 1)
 
-    # --- heads and seals ------------------------------------------------------------------------
-
-    def _expect(self, head: Head) -> None:
-        """A head from outside: each of its chains must have stood there."""
-        if not self._is_own(head, next(iter(head.stations), "")):
-            return
-        if head.through < self._base.through:
-            self._unchecked += 1
-            return
-        self._heads.add(head.signature)
-        self._signed_through = max(self._signed_through, head.through)
-        for name, end in head.stations.items():
-            station, there = _bytes(escaped(name)), (end["seq"], _bytes(end["hash"]))
-            at_base = self._last.get(station, _START)
-            if end["seq"] > self._base.through:
-                self._wanted[station, end["seq"]] = (there[1], head)
-            elif at_base[:2] != there:
-                self._fault(station, end["seq"], Kind.EDITED, _not_signed(head))
-
-    def _compare(self, station: bytes, seq: int, digest: bytes) -> None:
-        wanted, head = self._wanted.pop((station, seq))
-        if digest != wanted:
-            self._fault(station, seq, Kind.EDITED, _not_signed(head))
-
-    def _check_head(self, row: _Row) -> None:
-        """A head in the ledger must say what the pass has just seen."""
-        seq, station = row[0], row[1]
-        try:
-            head = heads.from_fields(ledger.read(_text(row[6]))["payload"])
-        except (ValueError, TypeError, KeyError, AttributeError):
-            self._fault(station, seq, Kind.EDITED, "no head can be read in it")
-            return
-        if seq <= self._base.through or not self._is_own(head, _told(station), seq):
-            return
-        self._heads.add(head.signature)
-        self._signed_through = max(self._signed_through, seq)
-        for name, end in head.stations.items():
-            at = _bytes(escaped(name))
-            # The head's own event has moved its chain on; its link tells where it stood.
-            found = _bytes(row[7]) if at == station else self._last.get(at, _START)[1]
-            if found != _bytes(end["hash"]):
-                self._fault(at, end["seq"], Kind.EDITED, _not_signed(head))
-
-    def _is_own(self, head: Head, station: str, seq: int | None = None) -> bool:
-        name, seq = _bytes(escaped(station)), seq or head.through
-        if not head.valid:
-            self._fault(name, seq, Kind.BAD_SIGNATURE, f"the signature of the head of {head.at}")
-        elif head.ledger != self._ledger:
-            self._fault(name, seq, Kind.FOREIGN, f"a head of another ledger, {head.ledger}")
-        elif self._trusted and head.public_key not in self._trusted:
-            key = head.public_key[:16]
-            self._fault(name, seq, Kind.FOREIGN, f"a head signed by a key not trusted, {key}")
-        else:
-            return True
-        return False
-
-    def _check_seal(self, payload: Mapping[str, Any]) -> None:
-        content = ledger.canonical_bytes(payload["sealed"])
-        key, through = str(payload.get("public_key")), self._base.through
-        if not is_signed(content, str(payload.get("signature")), key):
-            self._fault(b"", through, Kind.BAD_SIGNATURE, "the seal of the archive")
-        elif self._trusted and key not in self._trusted:
-            self._fault(b"", through, Kind.FOREIGN, "the archive's seal is of a key not trusted")
-
     # --- looking around -------------------------------------------------------------------------
-
-    @property
-    def _full(self) -> bool:
-        """Enough was described: from here on faults are not looked into."""
-        return len(self._faults) >= MOST_FAULTS
-
-    def _fault(self, station: Any, seq: int | None, kind: Kind, problem: str) -> None:
-        if not self._full:
-            self._faults.append(ChainFault(_told(station), seq, kind, problem))
 
     def _new_or(self, seq: int, kind: Kind) -> Kind:
         return Kind.INSERTED if seq > self._newest else kind
@@ -461,16 +337,16 @@ class _Walk:
         """Whether an event (or the one at number `at`) was written as number `seq`."""
         if at is not None:
             found = self._one("SELECT canonical FROM events WHERE seq = :it", at)
-            return found is not None and _fields(found[0]).get("seq") == seq
+            return found is not None and fields_of(found[0]).get("seq") == seq
         rows = self._connection.execute(
             text("SELECT canonical FROM events WHERE canonical LIKE :it AND seq <> :seq"),
             {"it": f'%,"seq":{seq},"station":%', "seq": seq},
         ).fetchall()
-        return any(_fields(canonical).get("seq") == seq for (canonical,) in rows)
+        return any(fields_of(canonical).get("seq") == seq for (canonical,) in rows)
 
     def _goes_on(self, digest: Any) -> bool:
         """Whether an event follows the one of that hash, or a chain ends with it."""
-        it = _bytes(digest).decode(errors="replace")
+        it = as_bytes(digest).decode(errors="replace")
         return (
             self._one("SELECT seq FROM events WHERE prev_hash = :it", it) is not None
             or self._one("SELECT seq FROM chains WHERE hash = :it", it) is not None
@@ -478,45 +354,3 @@ class _Walk:
 
     def _one(self, query: str, it: Any) -> Any:
         return self._connection.execute(text(query), {"it": it}).first()
-
-
-_HEAD = projections.HEAD_SIGNED.encode()
-
-
-def _not_signed(head: Head) -> str:
-    return f"not what the head of {head.at} signed"
-
-
-def _differing(row: _Row, fields: Any) -> list[str]:
-    """The columns that say something else than the canonical form."""
-    values = dict(zip(_COLUMNS, row, strict=True))
-    names = [name for name in _COLUMNS if name not in ("canonical", "hash")]
-    if not isinstance(fields, dict):
-        return names
-    return [name for name in names if not _same(values[name], fields.get(name))]
-
-
-def _same(found: Any, written: Any) -> bool:
-    if isinstance(written, str):
-        return isinstance(found, bytes) and found == written.encode()
-    return bool(found == written)
-
-
-def _fields(canonical: Any) -> dict[str, Any]:
-    try:
-        fields = json.loads(_bytes(canonical))
-    except ValueError:
-        return {}
-    return fields if isinstance(fields, dict) else {}
-
-
-def _bytes(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
-def _told(name: Any) -> str:
-    return unescaped(_text(name))

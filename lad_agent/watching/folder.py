@@ -4,7 +4,9 @@ import errno
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,9 @@ from lad_agent.judgement import Reason, Result
 
 DONE, REVIEW, FAILED = "done", "review", "failed"
 """Where a file goes: decided, waiting for a person, or not readable as a picture."""
+
+NAMED_BY = 12
+"""So many digits of its hash tell a file from another one of its name."""
 
 PATIENCE = 10
 """So many times longer than usual is waited for a file that is no whole picture yet."""
@@ -39,6 +44,16 @@ class Arrival:
 
     item: Item
     stamp: Stamp
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A file in `review/`. `part_ids` are the parts that may be in it, by its name."""
+
+    path: Path
+    stamp: Stamp
+    image_sha256: str
+    part_ids: tuple[str, ...]
 
 
 class HotFolder:
@@ -65,6 +80,8 @@ class HotFolder:
         self._recipe_name = recipe_name
         self._max_pixels = max_pixels
         self._files: dict[Path, _File] = {}
+        self._hashes: dict[tuple[Path, Stamp], str] = {}
+        self._moving = threading.Lock()
         _make_folders(self.root)
 
     @property
@@ -122,17 +139,50 @@ class HotFolder:
             OSError: it cannot be moved.
         """
         source = arrival.item.image
-        if _stamp(source) != arrival.stamp:
-            return None
         target = self.root / _destination(outcome) / source.relative_to(self.root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists() and images.find([target], outcome.image_sha256) is None:
-            name = (outcome.image_sha256 or outcome.id)[:12]
-            target = target.with_stem(f"{target.stem}-{name}")
-        try:
-            return source.replace(target)
-        except FileNotFoundError:
-            return None
+        own = outcome.image_sha256 or outcome.id
+        return self._move(source, arrival.stamp, target, outcome.image_sha256, own)
+
+    def waiting(self) -> list[Waiting]:
+        """The pictures in `review/` that can be read."""
+        review = self.root / REVIEW
+        known, self._hashes = self._hashes, {}
+        found = []
+        for file in _pictures(review):
+            path, stamp = file
+            with suppress(UnreadableInput):
+                digest = known.get(file) or images.file_sha256(path)
+                self._hashes[file] = digest
+                names = (path, _unrenamed(path, digest))
+                parts = [self.root / name.relative_to(review) for name in names if name]
+                ids = tuple(part.relative_to(self.root.parent).as_posix() for part in parts)
+                found.append(Waiting(path, stamp, digest, ids))
+        return found
+
+    def move_decided(self, waiting: Waiting) -> Path | None:
+        """Move a file from `review/` to `done/`, as `move` does."""
+        target = self.root / DONE / waiting.path.relative_to(self.root / REVIEW)
+        digest = waiting.image_sha256
+        return self._move(waiting.path, waiting.stamp, target, digest, digest)
+
+    def _move(
+        self, source: Path, stamp: Stamp, target: Path, image_sha256: str | None, own: str
+    ) -> Path | None:
+        """Move `source` to `target`, or where another file is there under its `own` name."""
+        with self._moving:
+            if _stamp(source) != stamp:
+                return None
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for name in (target.stem, f"{target.stem}-{own[:NAMED_BY]}", f"{target.stem}-{own}"):
+                free = target.with_stem(name)
+                if not free.exists() or images.find([free], image_sha256) is not None:
+                    break
+            else:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(free))
+            try:
+                return source.replace(free)
+            except FileNotFoundError:
+                return None
 
     def _whole(self, now: float, busy: Set[Path], limit: int) -> list[Path]:
         """Those that came first, first."""
@@ -210,6 +260,14 @@ def _pictures(root: Path) -> Iterator[tuple[Path, Stamp]]:
                 path = Path(here) / name
                 if (stamp := _stamp(path)) is not None:
                     yield path, stamp
+
+
+def _unrenamed(path: Path, digest: str) -> Path | None:
+    """What a file was called before its hash was added to its name; None where it was not."""
+    for own in (digest, digest[:NAMED_BY]):
+        if path.stem.endswith(f"-{own}"):
+            return path.with_stem(path.stem.removesuffix(f"-{own}"))
+    return None
 
 
 def _stamp(path: Path) -> Stamp | None:

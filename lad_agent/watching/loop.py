@@ -18,13 +18,15 @@ from lad_agent.errors import LadAgentError
 from lad_agent.graphs.runner import Done, Line, Order
 from lad_agent.reasoners.base import Reasoner
 from lad_agent.recipe import Recipe
-from lad_agent.store import AsyncStore, AuditStore
-from lad_agent.watching.folder import Arrival, HotFolder
+from lad_agent.store import AsyncStore, AuditStore, queries
+from lad_agent.watching.folder import REVIEW, Arrival, HotFolder
 
 log = logging.getLogger(__name__)
 
 RESCAN_S = 5.0
 """The folder is looked through at least this often: shares on a network tell of no changes."""
+DECIDED_S = 5.0
+"""How soon a file leaves `review/` once its part is decided."""
 RETRY_S = 5.0
 """How long a file is left alone that could not be kept, recorded or moved."""
 REPEAT_S = 600.0
@@ -55,7 +57,8 @@ async def run(
 
     When `stop` is set, what is in flight is finished and no more begun. A file leaves the folder
     only after its inspection is recorded: what a kill cuts off is found there again, and goes on
-    under its old id. A store that fails is told of by `say` and tried again.
+    under its old id. What a person has decided, by whatever process, leaves `review/`. A store that
+    fails is told of by `say` and tried again.
     """
     recipes: dict[str, Recipe] = {}
     line = Line(
@@ -92,6 +95,7 @@ async def run(
         hot.put_off(path, time.monotonic() + RETRY_S)
 
     async with asyncio.TaskGroup() as group:
+        group.create_task(_keep_filing(hot, audit, say, stop))
         while not stop.is_set():
             changed.clear()
             arrivals, faults = await asyncio.to_thread(
@@ -126,6 +130,40 @@ def until_told(stop: asyncio.Event) -> Iterator[None]:
             signal.signal(one, handler)
 
 
+async def _keep_filing(
+    hot: HotFolder, audit: AuditStore, say: Callable[[str], None], stop: asyncio.Event
+) -> None:
+    """Move what has been decided out of `review/`, now and then."""
+    while not stop.is_set():
+        try:
+            for path in await asyncio.to_thread(_file_decided, hot, audit):
+                say(f"{path}: decided by a person")
+        except OSError as error:
+            say(f"{error.filename}: {error.strerror}; it stays where it is, and is tried again")
+        except LadAgentError as error:
+            say(f"{error}; what lies in {REVIEW}/ is looked at again")
+        except Exception:
+            log.exception("what lies in %s/ is looked at again", REVIEW)
+        await _wait(stop, DECIDED_S)
+
+
+def _file_decided(hot: HotFolder, audit: AuditStore) -> list[Path]:
+    """Move the files whose parts have their final results; where they lie now."""
+    waiting = hot.waiting()
+    if not waiting:
+        return []
+    hashes = {one.image_sha256 for one in waiting}
+    final = audit.ask(lambda session: queries.all_final(session, hashes))
+    moved = []
+    for one in waiting:
+        parts = [
+            final[which] for name in one.part_ids if (which := (name, one.image_sha256)) in final
+        ]
+        if parts and all(parts):
+            moved.append(hot.move_decided(one))
+    return [path for path in moved if path is not None]
+
+
 def _start(
     group: asyncio.TaskGroup,
     tasks: dict[Path, asyncio.Task[None]],
@@ -148,9 +186,13 @@ async def _tell_changes(root: Path, changed: asyncio.Event, stop: asyncio.Event)
         with suppress(OSError, RuntimeError):
             async for _ in awatch(root, stop_event=stop, watch_filter=None, debounce=200):
                 changed.set()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), RESCAN_S)
+        await _wait(stop, RESCAN_S)
     changed.set()
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 def _once(say: Callable[[str], None]) -> Callable[[str], None]:

@@ -6,6 +6,7 @@ sure of dark and bright pictures only.
 
 import asyncio
 import dataclasses
+import math
 
 import pytest
 
@@ -65,6 +66,8 @@ class ReasonerContract:
         assert found.model == reasoner.fingerprint
         assert 0.5 < found.weakest_token <= 1.0
         assert found.confidence == found.weakest_token
+        assert found.sum_logprob <= math.log(found.weakest_token) + 1e-6
+        assert found.sum_logprob <= found.mean_logprob <= 0.0
         assert (found.samples, found.agreement) == (0, None)
         assert found.tokens > 5
         assert found.elapsed_s > 0
@@ -80,6 +83,7 @@ class ReasonerContract:
         assert found.samples == 0
         figures = (found.anomalous, found.anomaly_score, found.confidence, found.weakest_token)
         assert figures == (None, None, None, None)
+        assert (found.mean_logprob, found.sum_logprob) == (None, None)
 
     async def test_more_rationales_only_where_in_doubt(
         self, reasoner: Reasoner, doubting: Recipe
@@ -91,6 +95,19 @@ class ReasonerContract:
         assert len({j.agreement for j in green}) > 1
         for j in green:
             assert j.confidence == pytest.approx((j.weakest_token + 3 * j.agreement) / 4)
+            assert j.tokens > 2 * clear.tokens
+
+    async def test_other_references_only_where_in_doubt(self, reasoner: Reasoner, tmp_path) -> None:
+        """Each is one vote; the toy answers by the query, so it takes its greedy verdict again."""
+        recipe = toy.write_recipe(
+            tmp_path, references=3, samples=0, sample_below=0.75, other_references=2
+        )
+        clear = await reasoner.judge(toy.question(recipe, toy.DARK))
+        green = [await reasoner.judge(toy.question(recipe, toy.GREEN, n)) for n in range(3)]
+        assert (clear.samples, clear.agreement) == (0, None)
+        for j in green:
+            assert j.samples == 2
+            assert j.confidence == pytest.approx((j.weakest_token + 2 * j.agreement) / 3)
             assert j.tokens > 2 * clear.tokens
 
     async def test_the_same_question_has_the_same_answer(

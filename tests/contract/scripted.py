@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
+import math
 
 from PIL import ImageStat
 
 from lad_agent import images
 from lad_agent.judgement import Judgement
-from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
+from lad_agent.reasoners.base import Drawn, Question, in_doubt, judgement
 from lad_agent.reasoners.door import Door
 from tests.reasoners import toy
 
@@ -26,9 +27,9 @@ class ScriptedReasoner:
             await asyncio.sleep(0.001)
             images.references(question.recipe)
             greedy = answer(question, 0)
-            more = question.recipe.policy.samples if needs_samples(greedy, question) else 0
-            draws = [answer(question, number + 1) for number in range(more)]
-            return judgement(question, greedy, draws, model=self.fingerprint, elapsed_s=0.001)
+            wanted = question.recipe.policy.more_answers if in_doubt(greedy, question) else 0
+            more = [answer(question, number + 1) for number in range(wanted)]
+            return judgement(question, greedy, more, model=self.fingerprint, elapsed_s=0.001)
 
     async def aclose(self) -> None:
         await self._door.close()
@@ -38,10 +39,13 @@ def answer(question: Question, number: int) -> Drawn:
     """The greedy answer (0) or a draw."""
     red, green, blue = ImageStat.Stat(question.image).mean
     if max(red, blue) - green > 100:
-        return Drawn(toy.ENDLESS if red > blue else toy.MALFORMED, None, None, 40)
+        text = toy.ENDLESS if red > blue else toy.MALFORMED
+        return Drawn(text, None, None, None, None, 40)
     sure = green - red < 100
     bad = green > 128 if sure else _coin(question, number)
-    return Drawn(toy.BAD if bad else toy.GOOD, 0.97 if sure else 0.55, 0.99 if bad else 0.01, 30)
+    weakest = 0.97 if sure else 0.55
+    mean, total = math.log(weakest) / 30, math.log(weakest)
+    return Drawn(toy.BAD if bad else toy.GOOD, weakest, mean, total, 0.99 if bad else 0.01, 30)
 
 
 def _coin(question: Question, number: int) -> bool:

@@ -22,7 +22,6 @@ from lad_agent.outbox import (
     keep_delivering,
     subscribe,
 )
-from lad_agent.outbox.webhook import Webhook
 from lad_agent.settings import Settings
 from lad_agent.store import AuditStore, ledger, open_store, outbox
 from lad_agent.store.outbox import Message
@@ -168,23 +167,6 @@ async def test_a_receiver_that_is_down_for_the_whole_run_gets_everything_later(
     assert all(story == sorted(set(story)) for story in stories.values())
     last = [one.json for one in receiver.got if one.json["type"] == "review.decided"]
     assert [one["data"]["ResultMetaData"]["ResultEvaluation"] for one in last] == [1]
-
-
-async def test_an_answer_that_is_lost_is_told_again_under_the_same_id(tmp_path: Path) -> None:
-    with receiving(Receiver()) as receiver:
-        statuses = iter([0])
-        receiver.answer = lambda _: (next(statuses, 204), {}, 0.0)
-        sink = Webhook(receiver.url, SECRET)
-        with open_store(tmp_path / "audit.db") as store:
-            store.transact([lambda unit: outbox.subscribe(unit, "webhook", sink.target)])
-            _record(store, "p1")
-            await deliver_all(store, sink, AT_ONCE)
-            assert _waits(store, "webhook")
-            await deliver_all(store, sink, AT_ONCE)
-            assert not _waits(store, "webhook")
-        await sink.aclose()
-    first, second = receiver.got
-    assert (first.id, first.body) == (second.id, second.body)
 
 
 def test_subscribing_is_an_event_and_happens_once(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from lad_agent.inspection import Intake, ReviewDecision
 from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Reason, Result
-from lad_agent.store import AuditStore
+from lad_agent.store import AuditStore, operations
 from lad_agent.store.models import PROJECTIONS
 
 OK = Decision(Result.OK)
@@ -51,6 +51,8 @@ def judgement(**changed: Any) -> Judgement:
         "raw_text": "<think>R1 washers at B2, D4: 2 of 2 ok</think><answer>no</answer>",
         "well_formed": True,
         "weakest_token": 0.75,
+        "mean_logprob": -0.0625,
+        "sum_logprob": -2.5,
         "model": "pocket@1",
         "tokens": 40,
         "elapsed_s": 0.25,
@@ -62,6 +64,13 @@ def write_image(folder: Path, name: str = "part.png", content: bytes = b"pixels"
     path = folder / name
     path.write_bytes(content)
     return path
+
+
+def change_user(store: AuditStore, by: str, name: str, role: str, *, active: bool) -> None:
+    """See `operations.change_user`."""
+    store.transact(
+        [lambda unit: operations.change_user(unit, "line-1", by, name, role, active=active)]
+    )
 
 
 def tables(store: AuditStore) -> dict[str, list[tuple[Any, ...]]]:

@@ -1,7 +1,11 @@
 """Archives and backups: what moves away keeps its proofs, what is copied is checked."""
 
 import hashlib
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,6 +27,7 @@ from lad_agent.store.signing import SigningKey, generate
 from tests.store.samples import CONFORMING, DOUBT, OK, intake, judgement, tables, write_image
 
 LATER = datetime.now(UTC) + timedelta(days=1)
+ROOT = Path(__file__).parents[2]
 
 
 def _work(store: AuditStore, count: int, first: int = 0) -> list[str]:
@@ -204,6 +209,62 @@ def test_what_cannot_be_archived(store: AuditStore, signing: Signing, tmp_path: 
     with pytest.raises(CheckFailed, match="nothing was archived"):
         archive(store, LATER, tmp_path / "2.db", signing)
     assert sorted(path.name for path in tmp_path.glob("*.db")) == ["1.db", "audit.db"]
+
+
+CUT_OFF = """
+import os, signal, sys
+from pathlib import Path
+from sqlalchemy import event
+from lad_agent.store import Signing, open_store
+from lad_agent.store.archive import archive
+from lad_agent.store.signing import load_key
+from tests.store.test_archive import LATER
+
+url, file, key = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+store = open_store(url)
+
+def die(_connection):
+    if file.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+event.listen(store._engine, "commit", die)
+archive(store, LATER, file, Signing(load_key(key), "line-1", "olga"))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+def test_a_run_killed_before_its_commit_moves_nothing_and_is_repeated(
+    each_store: AuditStore, store_url: str, signing: Signing, tmp_path: Path
+) -> None:
+    _work(each_store, 8)
+    before, file = tables(each_store), tmp_path / "1.db"
+    command = [sys.executable, "-c", CUT_OFF, store_url, str(file), str(tmp_path / "line.key")]
+    killed = subprocess.run(command, cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert file.exists()
+    assert tables(each_store) == before
+    with pytest.raises(UsageError, match="not an archive of"):
+        verify_with(each_store, [file])
+    made = archive(each_store, LATER, file, signing)
+    assert made.events > made.left
+    assert verify_with(each_store, [file]).intact
+    with pytest.raises(UsageError, match="is there already"):
+        archive(each_store, LATER, file, signing)
+
+
+def test_nothing_but_its_own_leftover_is_written_over(
+    store: AuditStore, signing: Signing, tmp_path: Path
+) -> None:
+    _work(store, 4)
+    backup(store, tmp_path / "backup.db")
+    with open_store(tmp_path / "other.db") as other:
+        _work(other, 4)
+    (tmp_path / "other.db").chmod(0o444)
+    for name in ("backup.db", "other.db"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(UsageError, match="is there already"):
+            archive(store, LATER, tmp_path / name, signing)
+        assert (tmp_path / name).read_bytes() == before
 
 
 def test_an_archive_takes_nothing_in(store: AuditStore, signing: Signing, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from lad_agent.errors import NotFound, UsageError
 from lad_agent.judgement import Decision, Result
 from lad_agent.store import AuditStore, ReviewFilter
 from lad_agent.store.ledger import entries
-from tests.store.samples import CONFORMING, DOUBT, SCRAP, intake, judgement, tables
+from tests.store.samples import CONFORMING, DOUBT, SCRAP, change_user, intake, judgement, tables
 
 
 @pytest.fixture
@@ -124,11 +124,11 @@ def test_a_hold_is_on_until_it_is_released(store: AuditStore) -> None:
 
 
 def test_a_user_as_last_changed(store: AuditStore) -> None:
-    store.change_user("line-1", "anna", "bert", "reviewer", active=True)
+    change_user(store, "anna", "bert", "reviewer", active=True)
     events = store.verify_chain().events
-    store.change_user("line-1", "anna", "bert", "reviewer", active=True)  # no change, no event
+    change_user(store, "anna", "bert", "reviewer", active=True)  # no change, no event
     assert store.verify_chain().events == events
-    store.change_user("line-1", "anna", "bert", "reviewer", active=False)
+    change_user(store, "anna", "bert", "reviewer", active=False)
     ((name, role, active, _, by),) = tables(store)["users"]
     assert (name, role, bool(active), by) == ("bert", "reviewer", False, "anna")
 

@@ -1,23 +1,45 @@
 """The tables are what the events say, and nothing else."""
 
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import Connection, text
 
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Decision, Result
-from lad_agent.store import AuditStore, Review, open_store
-from lad_agent.store.ledger import entries
+from lad_agent.store import (
+    AuditStore,
+    InspectionFilter,
+    Review,
+    ledger,
+    open_store,
+    operations,
+    projections,
+)
+from lad_agent.store.ledger import Entry, entries
+from lad_agent.store.operations import Unit
+from lad_agent.store.projections import JUDGED, RECORDED
+from tests.store.populated import populate
 from tests.store.samples import (
     CONFORMING,
     DOUBT,
     HOSTILE,
     NOT_OK,
+    OK,
     SCRAP,
+    change_user,
     intake,
     judgement,
     tables,
@@ -36,11 +58,16 @@ STEPS = st.lists(
 
 
 @settings(max_examples=25, deadline=None)
-@given(STEPS)
+@given(STEPS, st.integers(1, 40))
 def test_rebuilt_tables_equal_those_written_on_the_way(
-    steps: list[tuple[str, int, float]],
+    steps: list[tuple[str, int, float]], batch: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder, open_store(Path(folder) / "a.db") as store:
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        tempfile.TemporaryDirectory() as folder,
+        open_store(Path(folder) / "a.db") as store,
+    ):
+        patched.setattr(projections, "BATCH", batch)
         for step, part, score in steps:
             _do(store, step, part, score)
         before = tables(store)
@@ -74,6 +101,24 @@ def test_tables_that_were_changed_are_named_and_left_alone(store: AuditStore) ->
     assert tables(store) == before
 
 
+def test_a_judgement_of_before_log_probabilities_is_verified_and_rebuilt(store: AuditStore) -> None:
+    opened = store.take_in(intake())
+    said = judgement().model_dump(mode="json", exclude={"mean_logprob", "sum_logprob"})
+
+    def as_then(unit: Unit) -> None:
+        for type, payload in ((JUDGED, said), (RECORDED, asdict(OK))):
+            unit.happened(type, payload, station="line-1", actor="otto", inspection_id=opened.id)
+
+    store.transact([as_then])
+    before = tables(store)
+    assert store.verify_chain().intact
+    assert store.changed_tables() == []
+    store.rebuild()
+    assert tables(store) == before
+    found = store.history(opened.id).judgement
+    assert found == judgement(mean_logprob=None, sum_logprob=None)
+
+
 def test_nothing_is_rebuilt_from_a_broken_ledger(store: AuditStore) -> None:
     store.take_in(intake())
     before = tables(store)
@@ -83,6 +128,56 @@ def test_nothing_is_rebuilt_from_a_broken_ledger(store: AuditStore) -> None:
     with pytest.raises(CheckFailed, match="nothing was rebuilt"):
         store.rebuild()
     assert tables(store) == before
+
+
+KILLED = """
+import os, signal, sys
+from lad_agent.store import open_store, projections
+
+projections.BATCH = 10
+open_store(sys.argv[1]).rebuild(lambda done: done > 30 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+def test_a_killed_rebuild_leaves_the_tables_as_they_were(
+    each_store: AuditStore, store_url: str
+) -> None:
+    populate(each_store)
+    with each_store._connection(writing=True) as connection:
+        connection.execute(text("UPDATE inspections SET result = 'OK'"))
+    before, words = tables(each_store), InspectionFilter(text="washers")
+    found = each_store.inspections(words)
+    killed = subprocess.run([sys.executable, "-c", KILLED, store_url], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert tables(each_store) == before
+    assert each_store.inspections(words) == found
+    told: list[int] = []
+    assert each_store.rebuild(told.append) == told[-1]
+    assert each_store.changed_tables() == []
+
+
+def test_a_rebuild_holds_few_events_at_once(
+    store: AuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.transact([partial(_pass, part) for part in range(100)])
+    seen: list[weakref.ref[Entry]] = []
+    held: list[int] = []
+
+    def noted(connection: Connection) -> Iterator[Entry]:
+        for entry in entries(connection):
+            seen.append(weakref.ref(entry))
+            yield entry
+
+    monkeypatch.setattr(projections, "BATCH", 20)
+    monkeypatch.setattr(ledger, "entries", noted)
+    store.rebuild(lambda _: held.append(sum(one() is not None for one in seen)))
+    assert len(seen) >= 300
+    assert max(held) <= 2 * 20
+
+
+def _pass(part: int, unit: Unit) -> None:
+    operations.record(unit, operations.take_in(unit, intake(f"p{part}")).id, OK, judgement())
 
 
 def _do(store: AuditStore, step: str, part: int, score: float) -> None:
@@ -110,7 +205,7 @@ def _do(store: AuditStore, step: str, part: int, score: float) -> None:
                 store.release_hold("line-1", "bert", product)
         case "user":
             role = "reviewer" if score < 0.5 else "admin"
-            store.change_user("line-1", "anna", f"user-{part}", role, active=score != 1.0)
+            change_user(store, "anna", f"user-{part}", role, active=score != 1.0)
             store.exported("line-1", "anna", {"rows": part, "format": "csv"})
         case "apply" if opened.complete:
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,7 @@ def put(
     audits: int = 0,
     bad: int = 0,
     confidence: float | None = None,
+    model: str = "scripted",
 ) -> None:
     """`count` parts with that decision; the first `audits` were decided, `bad` of them as bad."""
     sure = np.linspace(0.8, 1.0, count) if confidence is None else np.full(count, confidence)
@@ -53,13 +55,13 @@ def put(
         taken = intake(
             f"{name}-{number}", image_sha256=None, image=f"/{name}/{number}",
             recipe_version=recipe.recipe_version, task_version=recipe.task_version,
-            recipe_path=str(recipe.path), product=recipe.product, model="scripted",
+            recipe_path=str(recipe.path), product=recipe.product, model=model,
         )  # fmt: skip
         opened = operations.take_in(unit, taken)
         said = judgement(
             anomalous=decision.result is Result.NOT_OK,
             anomaly_score=0.1 + 0.1 * float(sure[number] - 0.9) / 0.1,
-            confidence=float(sure[number]), model="scripted",
+            confidence=float(sure[number]), model=model,
         )  # fmt: skip
         if decision.result is Result.NOT_DECIDABLE:
             operations.escalate(unit, opened.id, decision, said, None)
@@ -88,17 +90,14 @@ def test_audits_are_weighted_by_the_version_that_drew_them(
     often = write_calibrated(tmp_path / "b", audit_rate=0.5)
     put(store, seldom, "seldom", 180, audits=18)
     put(store, often, "often", 20, audits=10, bad=5)
-    found = watched(store)
-    # Half of a tenth of the parts, not 5 of 28.
-    assert (found.parts, found.audited, found.found) == (200, 28, 5)
-    assert found.rate == pytest.approx(0.05)
-    each = 0.975
-    assert found.low == pytest.approx(0.1 * lower_bound(5, 10, each))
-    high = 0.9 * upper_bound(0, 18, each) + 0.1 * upper_bound(5, 10, each)
-    assert found.high == pytest.approx(high)
     [audits] = store.ask(lambda session: stats.audits(session, ALL))
+    # Half of a tenth of the parts, not 5 of 28.
+    assert (audits.passed, audits.passed_audited, audits.escapes) == (200, 28, 5)
     assert audits.outgoing_defect_rate == pytest.approx(0.05)
-    assert (audits.low, audits.high) == (found.low, found.high)
+    each = 0.975
+    assert audits.low == pytest.approx(0.1 * lower_bound(5, 10, each))
+    high = 0.9 * upper_bound(0, 18, each) + 0.1 * upper_bound(5, 10, each)
+    assert audits.high == pytest.approx(high)
 
 
 def test_a_kept_promise_raises_nothing(store: AuditStore, calibrated: Recipe) -> None:
@@ -179,12 +178,43 @@ def test_parts_that_wait_for_a_person_may_be_bad(store: AuditStore, calibrated: 
     assert watched(store).allowed > 0.1
 
 
-def test_only_what_is_in_force_is_watched(store: AuditStore, tmp_path: Path) -> None:
-    old = write_calibrated(tmp_path / "old")
-    put(store, old, "passed", 200, audits=40, bad=6)
-    new = write_calibrated(tmp_path / "new", made_at="2026-06-01T06:00:00+00:00")
+@pytest.mark.parametrize(
+    "changed",
+    [{"made_at": "2026-06-01T06:00:00+00:00"}, {"audit_rate": 0.5}],
+    ids=["calibration", "recipe version"],
+)
+def test_a_new_calibration_or_recipe_version_begins_a_new_watch(
+    store: AuditStore, calibrated: Recipe, tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    put(store, calibrated, "old", 200, audits=40, bad=6)
+    [alarm] = promises.check(store, "line-1", "anna")
+    assert alarm.recipe_version == calibrated.recipe_version
+    new = write_calibrated(tmp_path / "new", **changed)
     put(store, new, "first", 1)
-    assert (watched(store).calibrated_at, watched(store).parts) == ("2026-06-01T06:00:00+00:00", 1)
+    found = watched(store)
+    assert (found.recipe_version, found.parts) == (new.recipe_version, 1)
+    assert {one.parts for one in store.ask(promises.drifted)} == {1}
+    assert promises.check(store, "line-1", "anna") == []
+    # The old alarm stands until it is answered, and keeps no other from being raised.
+    put(store, new, "more", 200, audits=40, bad=6)
+    assert [one.recipe_version for one in promises.check(store, "line-1", "anna")] == [
+        new.recipe_version
+    ]
+    versions = {one.recipe_version for one in store.ask(holds.alarms)}
+    assert versions == {calibrated.recipe_version, new.recipe_version}
+    # Back on the old version, its own parts count again, and no others.
+    put(store, calibrated, "again", 1)
+    assert watched(store).parts == 201
+
+
+def test_a_promise_is_about_the_parts_of_its_model(store: AuditStore, calibrated: Recipe) -> None:
+    put(store, calibrated, "passed", 200, audits=40)
+    put(store, calibrated, "other", 100, audits=40, bad=40, model="another")
+    # The other model is in force now: to it nothing was promised.
+    assert store.ask(promises.watched) == store.ask(promises.drifted) == []
+    put(store, calibrated, "back", 1)
+    assert (watched(store).parts, watched(store).found) == (201, 0)
+    assert store.ask(lambda s: promises.watched(s, InspectionFilter(model="another"))) == []
     assert promises.check(store, "line-1", "anna") == []
 
 

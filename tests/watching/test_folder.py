@@ -145,6 +145,47 @@ def test_nothing_in_done_is_ever_lost(hot: HotFolder) -> None:
     assert file_sha256(first) != file_sha256(second)
 
 
+def test_a_decided_file_leaves_review_under_the_name_of_its_part(hot: HotFolder) -> None:
+    path, places = hot.root / "tray" / "part.png", []
+    for number in (1, 2):
+        arrival = _arrival(hot, path, number)
+        doubt = outcome(
+            result=Result.NOT_DECIDABLE,
+            reason=Reason.LOW_CONFIDENCE,
+            image_sha256=file_sha256(path),
+        )
+        places.append(hot.move(arrival, doubt))
+    waiting = {one.path: one for one in hot.waiting()}
+    assert waiting.keys() == set(places)
+    assert [one.image_sha256 for one in waiting.values()] == [file_sha256(p) for p in waiting]
+    assert all("hot/tray/part.png" in one.part_ids for one in waiting.values())
+    # Another picture of that name was decided before.
+    _arrival(hot, path, 3)
+    taken = hot.root / "done" / "tray" / "part.png"
+    taken.parent.mkdir(parents=True)
+    path.replace(taken)
+    before = file_sha256(taken)
+    moved = [hot.move_decided(one) for one in waiting.values()]
+    assert file_sha256(taken) == before
+    digests = {path.name: file_sha256(path) for path in moved if path is not None}
+    assert len(digests) == 2
+    assert all(digest[:12] in name for name, digest in digests.items())
+    assert hot.waiting() == []
+    assert [hot.move_decided(one) for one in waiting.values()] == [None, None]
+
+
+def test_a_name_that_is_taken_twice_is_no_reason_to_write_over_anything(hot: HotFolder) -> None:
+    path = hot.root / "part.png"
+    arrival = _arrival(hot, path)
+    digest = file_sha256(path)
+    lying = [hot.root / "done" / name for name in ("part.png", f"part-{digest[:12]}.png")]
+    for number, one in enumerate(lying):
+        one.write_bytes(b"%d" % number)
+    moved = hot.move(arrival, outcome(image_sha256=digest))
+    assert moved == hot.root / "done" / f"part-{digest}.png"
+    assert [one.read_bytes() for one in lying] == [b"0", b"1"]
+
+
 def test_what_was_written_over_meanwhile_is_neither_read_nor_moved(hot: HotFolder) -> None:
     path = hot.root / "part.png"
     arrival = _arrival(hot, path)

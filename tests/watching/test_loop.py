@@ -12,8 +12,9 @@ from lad_agent.errors import StoreLocked
 from lad_agent.graphs.checkpoints import pauses
 from lad_agent.graphs.runner import Order
 from lad_agent.images import file_sha256
-from lad_agent.judgement import Result
-from lad_agent.store import AsyncStore, AuditStore, open_store
+from lad_agent.inspection import ReviewDecision
+from lad_agent.judgement import Finding, Reason, Result
+from lad_agent.store import AsyncStore, AuditStore, ReviewFilter, open_store
 from lad_agent.watching import HotFolder, Moved, run
 from tests.scripted import Scripted, bad, good, malformed, write_parts, write_recipe
 
@@ -118,6 +119,65 @@ async def test_another_picture_under_the_same_name_is_another_inspection(floor: 
     assert len(floor.lying()) == 2
 
 
+async def test_what_a_person_decides_leaves_review(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lad_agent.watching.loop.DECIDED_S", 0.1)
+    floor.reasoner.script = malformed
+    write_parts(floor.hot.root / "tray", 2)
+    async with floor.watching():
+        await _until(lambda: len(floor.moved) == 2)
+        names = ["tray/part-000.png", "tray/part-001.png"]
+        assert floor.lying() == [f"review/{name}" for name in names]
+        decided = _decide_elsewhere(floor.audit, f"hot/{names[0]}")
+        await _until(lambda: floor.lying() == [f"done/{names[0]}", f"review/{names[1]}"])
+        assert floor.said == [f"{floor.hot.root}/done/{names[0]}: decided by a person"]
+    # What is decided while nothing watches is found out at the next start.
+    _decide_elsewhere(floor.audit, f"hot/{names[1]}")
+    assert f"review/{names[1]}" in floor.lying()
+    async with floor.watching():
+        await _until(lambda: floor.lying() == [f"done/{name}" for name in names])
+    assert floor.audit.review(decided).decision is not None
+    assert len(floor.audit.inspections()) == 2
+
+
+async def test_what_one_of_two_inspections_leaves_open_stays_in_review(
+    floor: Floor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lad_agent.watching.loop.DECIDED_S", 0.05)
+    floor.reasoner.script = malformed
+    (path,) = write_parts(floor.hot.root, 1)
+    content = path.read_bytes()
+    async with floor.watching():
+        await _until(lambda: len(floor.moved) == 1)
+    write_recipe(floor.hot.root, min_confidence=0.7)
+    async with floor.watching():
+        path.write_bytes(content)
+        await _until(lambda: len(floor.moved) == 2)
+        first, second = floor.audit.reviews()
+        _decide_elsewhere(floor.audit, review_id=first.id)
+        await asyncio.sleep(0.5)
+        assert floor.lying() == ["review/part-000.png"]
+        _decide_elsewhere(floor.audit, review_id=second.id)
+        await _until(lambda: floor.lying() == ["done/part-000.png"])
+
+
+async def test_on_hold_every_part_goes_to_review(floor: Floor) -> None:
+    floor.audit.put_hold("line-1", "anna", "new supplier", "screw_bag")
+    write_parts(floor.hot.root, 2)
+    async with floor.watching():
+        await _until(lambda: len(floor.moved) == 2)
+        floor.audit.release_hold("line-1", "anna", "screw_bag")
+        write_parts(floor.hot.root, 1, name="later")
+        await _until(lambda: len(floor.moved) == 3)
+    assert [one.done.outcome.reason for one in floor.moved] == [
+        Reason.ON_HOLD,
+        Reason.ON_HOLD,
+        None,
+    ]
+    assert floor.lying() == ["done/later-000.png", "review/part-000.png", "review/part-001.png"]
+
+
 async def test_at_the_stop_what_is_in_flight_is_finished(floor: Floor) -> None:
     floor.reasoner.delay_s = 0.2
     write_parts(floor.hot.root, 9)
@@ -147,6 +207,16 @@ async def test_a_store_that_fails_is_told_of_once_and_tried_again(
     async with floor.watching():
         await _until(lambda: len(floor.moved) == 1)
     assert floor.said == [f"audit.db: another process holds the audit store; {path} is tried again"]
+
+
+def _decide_elsewhere(audit: AuditStore, part_id: str = "", *, review_id: str = "") -> str:
+    """As another process does, over a connection of its own. Returns the review's id."""
+    with open_store(audit.file, create=False) as other:
+        for review in other.reviews(ReviewFilter(decided=False)):
+            if review.inspected.intake.part_id == part_id:
+                review_id = review.id
+        other.decide_review(review_id, ReviewDecision(finding=Finding.CONFORMING, by="anna"))
+    return review_id
 
 
 async def _until(holds: Callable[[], bool]) -> None:
