@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := demo
 KILL ?= --kills 200
 
-.PHONY: demo test slow browser fuzz lint bench bench-train load kill kill-serve figures clean
+.PHONY: demo test slow browser fuzz lint bench bench-train load kill figures clean
 
 demo: $(STAMP)
 	@$(BIN)/python examples/demo.py $(DEMO)
@@ -43,13 +43,10 @@ bench-train: $(STAMP)
 load: $(STAMP)
 	@$(BIN)/python -m benchmarks.load
 
-# SIGKILL at random moments of inspect, review, migration, backup and export.
+# SIGKILL at random moments of inspect, review, migration, backup, export and archive, and of watch
+# and serve under load.
 kill: $(STAMP)
 	@$(BIN)/python -m benchmarks.kill $(KILL)
-
-# The same of a service under load.
-kill-serve: $(STAMP)
-	@$(BIN)/python -m benchmarks.kill_serve
 
 figures: $(STAMP)
 	@$(BIN)/python -m benchmarks.figures

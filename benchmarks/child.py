@@ -14,7 +14,7 @@ import sqlalchemy.dialects.sqlite  # noqa: F401 - stores need it
 
 from lad_agent import reasoners, wiring  # noqa: F401 - the workflow is behind it
 from lad_agent.cli import app
-from lad_agent.store import backup, schema  # noqa: F401 - only the commands import it
+from lad_agent.store import archive, backup, schema  # noqa: F401 - only the commands import it
 from tests.scripted import Scripted
 
 READY = "ready"

@@ -77,12 +77,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, context, _open, (options.model,)) as judges:
+    with reasoners(options.model, options.jobs) as judges:
         figures = measure(judges, options.model, options.count)
     print(markdown(figures))
     if options.out:
         options.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def reasoners(folder: Path, jobs: int) -> Executor:
+    """Processes that `judge` lets judge, each with the model in `folder` on one thread."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, context, _open, (folder,))
 
 
 def measure(judges: Executor, folder: Path, count: int) -> Metrics:
@@ -119,7 +124,36 @@ def pictures(
     kinds: list[Literal["normal", "logical", "structural"]] = (
         ["normal"] * (count // 2) + ["logical"] * (count // 4) + ["structural"] * (count // 4)
     )
-    return [_case(task, split, SEED + offset, index, kind) for index, kind in enumerate(kinds)]
+    return [picture(task, split, SEED + offset, index, kind) for index, kind in enumerate(kinds)]
+
+
+def picture(
+    task: Recipe,
+    split: Literal["train", "held-out"],
+    seed: int,
+    index: int,
+    kind: Literal["normal", "logical", "structural", "varied"],
+) -> Case:
+    """One picture of a kind, under a recipe of its product."""
+    sample = synloco.sample(task.product, seed, index, split, 392, kind)
+    facts = facts_of(sample)
+    truth = Truth(
+        product=task.product,
+        anomalous=_anomalous(task, facts),
+        kind={"normal": "good"}.get(kind, kind),
+        rule=sample.plan.rule,
+        stratum=sample.photo.stratum,
+        difference=_difference(task, facts),
+        image=Path(),
+    )
+    return Case(task, Image.fromarray(resize(sample.photo.image)), facts, truth)
+
+
+def with_rules(task: Recipe, rules: Sequence[Rule]) -> Recipe:
+    """The recipe with other rules."""
+    words = json.dumps([rule.model_dump() for rule in rules])
+    version = hashlib.sha256(f"{task.task_version}{words}".encode()).hexdigest()[:16]
+    return dataclasses.replace(task, rules=tuple(rules), task_version=version)
 
 
 def judge(
@@ -267,7 +301,7 @@ def looks(judges: Executor, cases: Sequence[Case]) -> Metrics:
 def changed_rule(count: int) -> list[Case]:
     """Screw bags with two or three washers, else complete, under `exactly 3 washers`."""
     task = recipe.load(recipe.shipped("screw_bag"))
-    changed = _with_rules(
+    changed = with_rules(
         task,
         [r if r.id != "R1" else Rule(id="R1", text="exactly 3 washers") for r in task.rules],
     )
@@ -276,7 +310,7 @@ def changed_rule(count: int) -> list[Case]:
     wanted = {2: count // 2, 3: count // 2}
     while any(wanted.values()):
         kind: Literal["normal", "logical"] = "normal" if wanted[2] else "logical"
-        case = _case(changed, "train", SEED + 11, index, kind)
+        case = picture(changed, "train", SEED + 11, index, kind)
         index += 1
         others = all(
             len(case.facts.places[noun]) == number
@@ -391,30 +425,9 @@ def markdown(figures: Metrics) -> str:
     return "\n".join(rows)
 
 
-def _case(
-    task: Recipe,
-    split: Literal["train", "held-out"],
-    seed: int,
-    index: int,
-    kind: Literal["normal", "logical", "structural", "varied"],
-) -> Case:
-    sample = synloco.sample(task.product, seed, index, split, 392, kind)
-    facts = facts_of(sample)
-    truth = Truth(
-        product=task.product,
-        anomalous=_anomalous(task, facts),
-        kind={"normal": "good"}.get(kind, kind),
-        rule=sample.plan.rule,
-        stratum=sample.photo.stratum,
-        difference=_difference(task, facts),
-        image=Path(),
-    )
-    return Case(task, Image.fromarray(resize(sample.photo.image)), facts, truth)
-
-
 def _off_by(task: Recipe, index: int, difference: int) -> Case | None:
     """A varied picture under rules that all hold, but one count off by `difference`."""
-    case = _case(task, "train", SEED + 17, index, "varied")
+    case = picture(task, "train", SEED + 17, index, "varied")
     rng = np.random.default_rng([SEED, index])
     true = [
         random_rules.holding(form, case.facts, rng) for form in random_rules.forms(task.product)
@@ -428,7 +441,7 @@ def _off_by(task: Recipe, index: int, difference: int) -> Case | None:
             return None
         true[chosen] = Count(form.noun, int(rng.choice(options)))
     rules = [Rule(id=f"R{n}", text=rationale.write_rule(f)) for n, f in enumerate(true, 1)]
-    changed = _with_rules(task, rules)
+    changed = with_rules(task, rules)
     truth = dataclasses.replace(
         case.truth,
         anomalous=_anomalous(changed, case.facts),
@@ -451,12 +464,6 @@ def _without_rules(case: Case) -> Case:
     return dataclasses.replace(
         case, recipe=dataclasses.replace(bare, task_version=f"bare-{case.truth.product}")
     )
-
-
-def _with_rules(task: Recipe, rules: Sequence[Rule]) -> Recipe:
-    words = json.dumps([rule.model_dump() for rule in rules])
-    version = hashlib.sha256(f"{task.task_version}{words}".encode()).hexdigest()[:16]
-    return dataclasses.replace(task, rules=tuple(rules), task_version=version)
 
 
 def _anomalous(task: Recipe, facts: Facts) -> bool:

@@ -1,19 +1,20 @@
 """SIGKILL at random moments of real work: nothing lost, nothing twice, chain whole, nobody stuck.
 
-    python -m benchmarks.kill [--kills 200] [--scenes inspect review ...] [--database postgresql]
-                              [--reasoner pocket] [--parts 120] [--seed N]
+    python -m benchmarks.kill [--kills 200] [--scenes inspect review ...]
+                              [--databases sqlite postgresql] [--reasoner pocket] [--parts 120]
+                              [--seed N]
 
-A child runs lad-agent's own commands, which judge, decide, migrate, back up or export, and is
-killed. Then all that the ledger held before, and all that the child had said to be done, must be
-there, once; every chain must be whole, and every table what the events say. After some kills the
-same commands run to their end, and everything must be as if there had been no kill. Prints a row a
-scene; exit code 1 if anything was wrong.
+A child runs lad-agent's own commands, which judge, decide, migrate, back up, export or archive, and
+is killed. Then all that the ledger held before, and all that the child had said to be done, must be
+there, once (in the store, or in an archive that it names); every chain must be whole, and every
+table what the events say. After some kills the same commands run to their end, and everything must
+be as if there had been no kill. `watch` and `serve` are killed under load: their modules say what
+holds there. Prints a row a scene; exit code 1 if anything was wrong.
 """
 
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,38 +23,26 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
 from sqlalchemy import text
 
+from benchmarks import kill_serve, kill_watch
 from benchmarks.child import READY, SCRIPTED, Command, run, work
+from benchmarks.scene import CONTEXT, KINDS, Fault, Place, Tally, twice
 from lad_agent.errors import StoreError
-from lad_agent.store import AuditStore, ReviewFilter, open_store, projections, schema
+from lad_agent.store import AuditStore, Inspected, ReviewFilter, open_store, projections, schema
+from lad_agent.store.archive import verify_with
 from tests.scripted import write_parts, write_recipe
 from tests.store import server as servers
 
 MOST_KILLS = 4
 """Between one beginning and the run to the end."""
 
-KINDS = ("lost", "twice", "broken", "stuck")
-"""What can be wrong: work that is gone, done again, not as the ledger says, or never finished."""
-
-CONTEXT = multiprocessing.get_context("forkserver")
-
 Ledger = dict[int, str]
-Fault = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a scene is played: a folder, the value of `--store`, and the parts to inspect."""
-
-    folder: Path
-    store: str
-    parts: Path
 
 
 @dataclass(frozen=True)
@@ -70,54 +59,52 @@ class Scene:
     ended: Callable[[Place], list[Command]]
 
 
-@dataclass
-class Tally:
-    """What a scene came to; `midst` counts kills that met the child at work."""
-
-    kills: int = 0
-    midst: int = 0
-    faults: list[Fault] = field(default_factory=list)
-
-
 def main() -> None:
     """Play the scenes; exits with 1 if anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=200, help="Over all scenes together.")
-    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
-    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--kills", type=int, default=200, help="Of each database, all scenes.")
+    scenes = [*SCENES, *UNDER_LOAD]
+    parser.add_argument("--scenes", nargs="+", choices=scenes, default=scenes)
+    databases = ["sqlite", "postgresql"]
+    parser.add_argument("--databases", nargs="+", choices=databases, default=databases[:1])
     parser.add_argument("--reasoner", default=SCRIPTED)
     parser.add_argument("--parts", type=int, default=120)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     chosen = parser.parse_args()
-    CONTEXT.set_forkserver_preload(["benchmarks.child"])
-    forkserver.ensure_running()
+    CONTEXT.set_forkserver_preload(["benchmarks.child", "lad_agent.service.app"])
     os.environ["LAD_AGENT_IN_FLIGHT"] = "8"  # more commits to be killed in
+    forkserver.ensure_running()
     rng = random.Random(chosen.seed)
     begin, faults = time.monotonic(), 0
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lad-kill-")))
-        server = None
-        if chosen.database == "postgresql":
-            if (programs := servers.programs()) is None:
-                sys.exit(servers.MISSING)
-            server = stack.enter_context(servers.running(programs, durable=True))
-        write_recipe(root / "parts", audit_rate=0.2)
-        write_parts(root / "parts", chosen.parts)
-        print(f"seed {chosen.seed}, {chosen.parts} parts, {chosen.database}\n")
-        print(f"| killed in | kills | at work | {' | '.join(KINDS)} |")
-        print("|---|" + "---|" * (2 + len(KINDS)), flush=True)
-        for number, name in enumerate(chosen.scenes):
-            share = (chosen.kills + number) // len(chosen.scenes)
-            stage = _Stage(SCENES[name], name, root, server, chosen.reasoner, rng)
-            tally = stage.play(share)
-            found = Counter(kind for kind, _ in tally.faults)
-            counts = [tally.kills, tally.midst, *(found[kind] for kind in KINDS)]
-            print(f"| {name} | {' | '.join(map(str, counts))} |", flush=True)
-            for kind, what in tally.faults:
-                print(f"{name}: {kind}: {what}", file=sys.stderr)
-            faults += len(tally.faults)
+        parts = root / "parts"
+        write_recipe(parts, audit_rate=0.2)
+        write_parts(parts, chosen.parts)
+        print(f"seed {chosen.seed}, {chosen.parts} parts\n")
+        print(f"| database | killed in | kills | at work | {' | '.join(KINDS)} |")
+        print("|---|---|" + "---|" * (2 + len(KINDS)), flush=True)
+        for database in chosen.databases:
+            server = _server(stack) if database == "postgresql" else None
+            (root / database).mkdir()
+            for number, name in enumerate(chosen.scenes):
+                share = (chosen.kills + number) // len(chosen.scenes)
+                stage = _Stage(name, root / database, parts, server, chosen.reasoner, rng)
+                tally = stage.play(share)
+                found = Counter(kind for kind, _ in tally.faults)
+                counts = [tally.kills, tally.midst, *(found[kind] for kind in KINDS)]
+                print(f"| {database} | {name} | {' | '.join(map(str, counts))} |", flush=True)
+                for kind, what in tally.faults:
+                    print(f"{database}, {name}: {kind}: {what}", file=sys.stderr)
+                faults += len(tally.faults)
     print(f"\n{time.monotonic() - begin:.0f} s")
     sys.exit(faults > 0)
+
+
+def _server(stack: ExitStack) -> str:
+    if (programs := servers.programs()) is None:
+        sys.exit(servers.MISSING)
+    return stack.enter_context(servers.running(programs, durable=True))
 
 
 class _Stage:
@@ -125,20 +112,22 @@ class _Stage:
 
     def __init__(
         self,
-        scene: Scene,
         name: str,
         root: Path,
+        parts: Path,
         server: str | None,
         reasoner: str,
         rng: random.Random,
     ) -> None:
-        self._scene, self._name, self._root, self._server = scene, name, root, server
-        self._reasoner, self._rng = reasoner, rng
+        self._name, self._root, self._parts = name, root, parts
+        self._server, self._reasoner, self._rng = server, reasoner, rng
         self._copies = 0
 
     def play(self, kills: int) -> Tally:
-        tally = Tally()
         first = self._place(f"{self._name}_0")
+        if self._name in UNDER_LOAD:
+            return UNDER_LOAD[self._name](first, kills, self._rng)
+        self._scene, tally = SCENES[self._name], Tally()
         self._run(first, self._scene.begin(first))
         trial = self._copied(first)
         commands = self._scene.commands(trial, self._rng)
@@ -206,7 +195,7 @@ class _Stage:
         store = str(folder / "audit.db")
         if self._server is not None:
             store = f"postgresql://postgres@/{folder.name}?host={self._server}"
-        return Place(folder, store, self._root / "parts")
+        return Place(folder, store, self._parts)
 
 
 # --- what holds after every kill ------------------------------------------------------------------
@@ -217,20 +206,23 @@ def _whole(place: Place, before: Ledger) -> list[Fault]:
     faults = []
     with open_store(place.store, older=True) as audit:
         if audit.schema_version == schema.SCHEMA_VERSION:
-            faults += [("broken", str(fault)) for fault in audit.verify_chain().faults]
+            archives = _archives(place)
+            if gone := [("lost", file.name) for file in archives if not file.exists()]:
+                return gone
+            report = verify_with(audit, archives)
+            faults += [("broken", str(fault)) for fault in report.faults]
             faults += [("broken", f"table {name}") for name in audit.changed_tables()]
-        twice = audit.ask(lambda session: session.execute(_TWICE).all())
+        faults += twice(audit)
     after = _ledger(place)
     faults += [("lost", f"event {seq}") for seq in before if after.get(seq) != before[seq]]
-    faults += [("twice", f"{row.type} of {row.inspection_id}") for row in twice]
     return faults
 
 
 def _unfinished(place: Place) -> list[Fault]:
     """What is missing when all has come to its end: every part has its one result for good."""
     with open_store(place.store) as audit:
-        found = audit.inspections()
         waiting = audit.reviews(ReviewFilter(decided=False))
+    found = _inspections(place)
     images = Counter(one.intake.image for one in found)
     wanted = {str(path) for path in place.parts.glob("part-*.png")}
     faults = [("lost", f"{image}: no inspection") for image in wanted - set(images)]
@@ -242,11 +234,38 @@ def _unfinished(place: Place) -> list[Fault]:
 
 def _ledger(place: Place) -> Ledger:
     """All events by number, each as its hash; none where no store is yet."""
+    found: Ledger = {}
+    for value in (*_archives(place), place.store):
+        with suppress(StoreError), open_store(value, create=False, older=True) as audit:
+            found |= _events(audit)
+    return found
+
+
+def _inspections(place: Place) -> list[Inspected]:
+    """All of them, as they stand: what an archive left open goes on in the store."""
+    found: dict[str, Inspected] = {}
+    for value in (*_archives(place), place.store):
+        with open_store(value) as audit:
+            found |= {one.id: one for one in audit.inspections()}
+    return list(found.values())
+
+
+def _archives(place: Place) -> list[Path]:
+    """The archives that the store names, the oldest first; a file that it does not name is none."""
+    found: list[Path] = []
+    value: str | Path = place.store
+    while (name := _last_archive(value)) is not None:
+        value = place.folder / name
+        found.insert(0, value)
+    return found
+
+
+def _last_archive(value: str | Path) -> str | None:
     try:
-        with open_store(place.store, create=False, older=True) as audit:
-            return _events(audit)
+        with open_store(value, create=False, older=True) as audit:
+            return audit.ask(lambda session: session.scalar(_LAST_ARCHIVE))
     except StoreError:
-        return {}
+        return None
 
 
 def _events(audit: AuditStore) -> Ledger:
@@ -255,19 +274,20 @@ def _events(audit: AuditStore) -> Ledger:
     )
 
 
+_LAST_ARCHIVE = text("SELECT file FROM archives ORDER BY seq DESC LIMIT 1")
 _ALL_EVENTS = text("SELECT seq, hash FROM events")
-_TWICE = text(
-    "SELECT inspection_id, type FROM events WHERE inspection_id IS NOT NULL "
-    "GROUP BY inspection_id, type HAVING count(*) > 1"
-)
 
 
 # --- the scenes -----------------------------------------------------------------------------------
 
 
 def _inspect(place: Place) -> list[Command]:
+    return [_inspection_of(place, [place.parts])]
+
+
+def _inspection_of(place: Place, paths: list[Path]) -> Command:
     out = place.folder / "results.jsonl"
-    return [["inspect", str(place.parts), "--store", place.store, "--out", str(out)]]
+    return ["inspect", *map(str, paths), "--store", place.store, "--out", str(out)]
 
 
 def _decide(place: Place) -> list[Command]:
@@ -373,6 +393,33 @@ def _exported(place: Place, done: list[Command]) -> list[Fault]:
     return faults
 
 
+def _keep(place: Place) -> list[Command]:
+    """A key, and the first half of the parts."""
+    key = ["audit", "keygen", str(place.folder / "archiver.key")]
+    return [key, _inspection_of(place, sorted(place.parts.glob("part-*.png"))[::2])]
+
+
+def _archive(place: Place, _rng: random.Random) -> list[Command]:
+    """What is finished moves away, again and again, while the other parts are inspected."""
+    done = {one.intake.image for one in _inspections(place) if one.recorded_at is not None}
+    left = sorted(path for path in place.parts.glob("part-*.png") if str(path) not in done)
+    first = len(_archives(place))
+    key = ["--signing-key", str(place.folder / "archiver.key"), "--store", place.store]
+    commands: list[Command] = []
+    for number in range(3):
+        more = left[number::3]
+        commands.append(_inspection_of(place, more) if more else ["audit", "head", *key])
+        file = place.folder / f"archive-{first + number}.db"
+        commands.append(["store", "archive", str(file), "--before", "0m", *key])
+    return commands
+
+
+def _archived(place: Place, done: list[Command]) -> list[Fault]:
+    named = {str(file) for file in _archives(place)}
+    files = [command[2] for command in done if command[1] == "archive"]
+    return [("lost", f"the archive {file}") for file in files if file not in named]
+
+
 _EXPORTED = text(f"SELECT canonical FROM events WHERE type = '{projections.EXPORTED}'")
 
 SCENES = {
@@ -381,6 +428,12 @@ SCENES = {
     "migration": Scene(_inspect, _migrate, _migrated, _settle),
     "backup": Scene(_inspect, _back_up, _backed_up, _settle),
     "export": Scene(_inspect, _export, _exported, _settle),
+    "archive": Scene(_keep, _archive, _archived, _decide),
+}
+
+UNDER_LOAD: dict[str, Callable[[Place, int, random.Random], Tally]] = {
+    "watch": kill_watch.play,
+    "serve": kill_serve.play,
 }
 
 

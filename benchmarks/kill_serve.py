@@ -1,51 +1,41 @@
-"""SIGKILL of `lad-agent serve` at random moments under load: nothing lost, nothing twice.
+"""The scene `serve` of `benchmarks.kill`: a service under load.
 
-    python -m benchmarks.kill_serve [--kills 20] [--parts 40] [--window 2.0] [--seed N]
-
-Clients post parts and decide reviews until the service is killed, while it starts or later. Then
-whatever it had answered must be in the store, and the next service goes on with the rest; parts are
-sent again under their key, those answered too. After the last kill everything must come to its end.
-Prints a row; exit code 1 if anything was wrong.
+Clients post parts and decide reviews until `lad-agent serve` is killed, while it starts or later.
+Then whatever it had answered must be in the store, and the next service goes on with the rest;
+parts are sent again under their key, those answered too. After the last kill everything must come
+to its end.
 """
 
-import argparse
 import asyncio
-import multiprocessing
 import random
 import socket
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
-from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import text
 
 from benchmarks.child import SCRIPTED, run
+from benchmarks.scene import CONTEXT, Fault, Place, Tally, twice
 from lad_agent.errors import NotFound
 from lad_agent.store import AuditStore, ReviewFilter, open_store
 from tests.scripted import part, write_recipe
 
+PARTS = 40
+"""New ones for every service."""
+WINDOW_S = 2.0
+"""How long a service that has started may live."""
 CLIENTS = 6
 AGAIN = 0.2
 """The share of answered parts that is sent again."""
 STARTS_WITHIN_S = 120.0
 ENDS_WITHIN_S = 300.0
-
-KINDS = ("lost", "twice", "broken", "stuck")
-"""What can be wrong: an answer that was not kept, work done again, a broken chain, no end."""
-
-CONTEXT = multiprocessing.get_context("forkserver")
-
-Fault = tuple[str, str]
 
 
 @dataclass
@@ -62,79 +52,46 @@ class Known:
             self.faults.append(("twice", f"part {number}: another inspection {inspection_id}"))
 
 
-def main() -> None:
-    """Kill and finish; exits with 1 if anything was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--parts", type=int, default=40, help="New ones for every service.")
-    parser.add_argument("--window", type=float, default=2.0, help="Seconds that it may live.")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    chosen = parser.parse_args()
-    rng = random.Random(chosen.seed)
+def play(place: Place, kills: int, rng: random.Random) -> Tally:
+    """Kill the service so often in an empty place, then let it finish."""
+    write_recipe(place.folder / "recipes" / "screw_bag", audit_rate=0.2)
+    tally, known = Tally(), Known()
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="lad-kill-") as name:
-        faults = kill_serve(
-            Path(name), chosen.kills, chosen.parts, chosen.window, rng, told=print_now
-        )
-    counts = Counter(kind for kind, _ in faults)
-    print(f"\n| killed in | kills | {' | '.join(KINDS)} |\n|---|{'---|' * (1 + len(KINDS))}")
-    print(f"| serve | {chosen.kills} | {' | '.join(str(counts[kind]) for kind in KINDS)} |")
-    print(f"\nseed {chosen.seed}, {time.monotonic() - begin:.0f} s")
-    for kind, what in faults:
-        print(f"{kind}: {what}", file=sys.stderr)
-    sys.exit(bool(faults))
-
-
-def kill_serve(
-    folder: Path,
-    kills: int,
-    parts: int,
-    window_s: float,
-    rng: random.Random,
-    told: Callable[[str], None] = lambda _: None,
-) -> list[Fault]:
-    """Kill the service so often in an empty `folder`, then let it finish; what was wrong."""
-    CONTEXT.set_forkserver_preload(["benchmarks.child", "lad_agent.service.app"])
-    forkserver.ensure_running()
-    write_recipe(folder / "recipes" / "screw_bag", audit_rate=0.2)
-    known = Known()
-    begin = time.monotonic()
-    asyncio.run(_finished(folder, range(0), rng, known))
-    window_s += time.monotonic() - begin  # as long as it takes to start
+    asyncio.run(_finished(place, range(0), rng, known))
+    window_s = WINDOW_S + time.monotonic() - begin  # as long as it takes to start
     for number in range(1, kills + 1):
-        wanted = range(number * parts)
-        asyncio.run(_killed(folder, wanted, rng.uniform(0, window_s), rng, known))
-        with open_store(folder / "audit.db") as audit:
-            known.faults += _kept(audit, known)
-            left = len(audit.reviews(ReviewFilter(decided=False)))
-        told(f"kill {number}: {len(known.accepted)} parts answered, {left} reviews wait")
-    asyncio.run(_finished(folder, range(kills * parts), rng, known))
-    with open_store(folder / "audit.db") as audit:
-        return [*known.faults, *_kept(audit, known), *_unfinished(audit, kills * parts)]
-
-
-def print_now(line: str) -> None:
-    print(line, flush=True)
+        wanted = range(number * PARTS)
+        tally.kills += 1
+        tally.midst += asyncio.run(_killed(place, wanted, rng.uniform(0, window_s), rng, known))
+        with open_store(place.store) as audit:
+            tally.faults += _kept(audit, known)
+    asyncio.run(_finished(place, range(kills * PARTS), rng, known))
+    with open_store(place.store) as audit:
+        tally.faults += [*known.faults, *_kept(audit, known), *_unfinished(audit, kills * PARTS)]
+    return tally
 
 
 async def _killed(
-    folder: Path, wanted: range, after_s: float, rng: random.Random, known: Known
-) -> None:
-    async with _serving(folder) as (child, url):
+    place: Place, wanted: range, after_s: float, rng: random.Random, known: Known
+) -> bool:
+    """Whether the kill met a service that was alive."""
+    async with _serving(place) as (child, url):
         load = asyncio.create_task(_load_once_ready(child, url, _sent(wanted, rng, known), known))
         await asyncio.sleep(after_s)
+        alive = child.is_alive()
         child.kill()
         # The clients notice by themselves, and an answer that is on its way still counts.
         await load
+    return alive
 
 
-async def _finished(folder: Path, wanted: range, rng: random.Random, known: Known) -> None:
+async def _finished(place: Place, wanted: range, rng: random.Random, known: Known) -> None:
     """Send what is left, decide what waits, and stop the service when nothing is open."""
-    async with _serving(folder) as (child, url):
+    async with _serving(place) as (child, url):
         if not await _is_ready(child, url):
             sys.exit("the service did not start")
         end = time.monotonic() + ENDS_WITHIN_S
-        while not _is_done(folder, len(wanted)) and time.monotonic() < end:
+        while not _is_done(place, len(wanted)) and time.monotonic() < end:
             await _load(url, _sent(wanted, rng, known), known)
             await asyncio.sleep(0.2)
         child.terminate()
@@ -142,15 +99,14 @@ async def _finished(folder: Path, wanted: range, rng: random.Random, known: Know
 
 
 @asynccontextmanager
-async def _serving(folder: Path) -> AsyncIterator[tuple[BaseProcess, str]]:
+async def _serving(place: Place) -> AsyncIterator[tuple[BaseProcess, str]]:
     """A service that starts, and its address; it is gone afterwards."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = ["--store", "audit.db", "--recipes", "recipes", "--station", "line-1"]
-    child = CONTEXT.Process(
-        target=run, args=(folder, SCRIPTED, ["serve", *flags, f"--port={port}"])
-    )
+    flags = ["--store", place.store, "--recipes", "recipes", "--station", "line-1"]
+    command = ["serve", *flags, f"--port={port}"]
+    child = CONTEXT.Process(target=run, args=(place.folder, SCRIPTED, command))
     child.start()
     try:
         yield child, f"http://127.0.0.1:{port}"
@@ -230,8 +186,8 @@ def _png(number: int) -> bytes:
     return file.getvalue()
 
 
-def _is_done(folder: Path, parts: int) -> bool:
-    with open_store(folder / "audit.db") as audit:
+def _is_done(place: Place, parts: int) -> bool:
+    with open_store(place.store) as audit:
         return not _unfinished(audit, parts)
 
 
@@ -249,8 +205,7 @@ def _kept(audit: AuditStore, known: Known) -> list[Fault]:
                 faults.append(("lost", f"the decision about review {review_id}"))
         except NotFound:
             faults.append(("lost", f"review {review_id}"))
-    twice = audit.ask(lambda session: session.execute(_TWICE).all())
-    return [*faults, *(("twice", f"{row.type} of {row.inspection_id}") for row in twice)]
+    return [*faults, *twice(audit)]
 
 
 def _unfinished(audit: AuditStore, parts: int) -> list[Fault]:
@@ -262,13 +217,3 @@ def _unfinished(audit: AuditStore, parts: int) -> list[Fault]:
     faults += [("stuck", f"inspection {one}") for one, at in closed.items() if at is None]
     waiting = audit.reviews(ReviewFilter(decided=False))
     return [*faults, *(("stuck", f"review {review.id}") for review in waiting)]
-
-
-_TWICE = text(
-    "SELECT inspection_id, type FROM events WHERE inspection_id IS NOT NULL "
-    "GROUP BY inspection_id, type HAVING count(*) > 1"
-)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,14 +4,15 @@
 
 Fills an SQLite store through the store's own writing path, as if N inspections had been made over
 90 days at four stations; then prints p50 and p95 of every documented question (each repeated with
-other arguments), the file's size an inspection and the time to verify the ledger. A kept file is
-asked again without filling it anew. `--cpu` counts the processor's time alone (the database runs in
-this process), for a machine with other work.
+other arguments), the file's size an inspection, the time to verify the ledger and to rebuild all
+tables from it. A kept file is asked again without filling it anew. `--cpu` counts the processor's
+time alone (the database runs in this process), for a machine with other work.
 """
 
 import argparse
 import random
 import re
+import resource
 import statistics
 import sys
 import tempfile
@@ -61,13 +62,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a store of so many inspections took: questions by name, bytes, seconds to verify."""
+    """What a store of so many inspections took: questions by name, bytes, seconds, MB of memory.
+
+    `peak_mb` is the most that this process had in use so far.
+    """
 
     inspections: int
     asked: Mapping[str, Asked]
     size: int
     events: int
     verify_s: float
+    rebuild_s: float
+    peak_mb: float
 
 
 def main() -> None:
@@ -92,7 +98,7 @@ def measured(path: Path, count: int, repeat: int, clock: Clock) -> Measured:
     """Fill the file with `count` inspections, unless it is there, and ask every question.
 
     Raises:
-        SystemExit: the ledger is not intact.
+        SystemExit: it holds another number, as if filling was cut off; or it is not intact.
     """
     filled = path.exists()
     with open_store(path) as store:
@@ -100,17 +106,24 @@ def measured(path: Path, count: int, repeat: int, clock: Clock) -> Measured:
             begin = time.perf_counter()
             fill(store, count)
             seconds = time.perf_counter() - begin
-            print(f"filled in {seconds:.1f} s, {count / seconds:.0f}/s", file=sys.stderr)
+            print(f"{count} filled in {seconds:.1f} s, {count / seconds:.0f}/s", file=sys.stderr)
+        if (found := store.count()) != count:
+            sys.exit(f"{path}: holds {found} inspections, not {count}; delete it, or move it away")
         asked = {
-            name: _timed(ask, repeat, clock) for name, ask in questions(store, random.Random(1))
+            name: _timed(ask, repeat, clock)
+            for name, ask in questions(store, random.Random(1), count)
         }
         begin = clock()
         checked = store.verify_chain()
-        seconds = clock() - begin
+        verify_s = clock() - begin
         if not checked.intact:
             sys.exit(str(checked.faults[0]))
         size = store.file.stat().st_size
-        return Measured(store.count(), asked, size, checked.events, seconds)
+        begin = clock()
+        store.rebuild()
+        rebuild_s = clock() - begin
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Measured(count, asked, size, checked.events, verify_s, rebuild_s, peak_mb)
 
 
 def report(found: Measured) -> None:
@@ -122,6 +135,7 @@ def report(found: Measured) -> None:
     rate = found.events / found.verify_s
     print(f"\nfile: {found.size / 1e6:.1f} MB, {found.size / found.inspections:.0f} bytes each")
     print(f"verify: {found.events} events in {found.verify_s:.2f} s, {rate:.0f}/s")
+    print(f"rebuild: {found.rebuild_s:.1f} s; at most {found.peak_mb:.0f} MB of memory")
 
 
 def fill(store: AuditStore, count: int) -> None:
@@ -137,7 +151,9 @@ def fill(store: AuditStore, count: int) -> None:
             store.transact([partial(_inspect, clock, rng, number, count) for number in numbers])
 
 
-def questions(store: AuditStore, rng: random.Random) -> Iterator[tuple[str, Callable[[], int]]]:
+def questions(
+    store: AuditStore, rng: random.Random, count: int
+) -> Iterator[tuple[str, Callable[[], int]]]:
     """Every documented question with arguments of its own at each call; returns its rows."""
     ids = store.ask(lambda session: queries.sample(session, InspectionFilter(), 500, seed=0))
     one = store.inspection(ids[0])
@@ -157,7 +173,7 @@ def questions(store: AuditStore, rng: random.Random) -> Iterator[tuple[str, Call
         "product, NotOK": lambda: InspectionFilter(
             product=rng.choice(SHIPPED), result=Result.NOT_OK
         ),
-        "part": lambda: InspectionFilter(part_id=f"part-{rng.randrange(10**6):06}"),
+        "part": lambda: InspectionFilter(part_id=f"part-{rng.randrange(count):06}"),
         "station": lambda: InspectionFilter(station=f"line-{rng.randrange(4)}"),
         "lot": lambda: InspectionFilter(lot=rng.choice(lots)),
         "model": lambda: InspectionFilter(model=f"model-{rng.randrange(3)}"),
@@ -184,7 +200,10 @@ def questions(store: AuditStore, rng: random.Random) -> Iterator[tuple[str, Call
         )
     blocks = re.findall(r"([^\n]+)\n\n```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
     for title, query in blocks:
-        yield f"SQL: {title.rstrip(':')}", lambda query=query: _sql(store, query, rng)
+        yield (
+            f"SQL: {title.rstrip(':')}",
+            lambda query=query: _sql(store, query, rng.randrange(count)),
+        )
 
 
 def _timed(ask: Callable[[], int], repeat: int, clock: Clock) -> Asked:
@@ -211,8 +230,8 @@ def _figures(store: AuditStore, wanted: InspectionFilter, kind: str) -> int:
     return len(store.ask(lambda session: stats.figures(session, wanted, kind)).rows)
 
 
-def _sql(store: AuditStore, query: str, rng: random.Random) -> int:
-    query = query.replace("part-000.png", f"part-{rng.randrange(10**6):06}")
+def _sql(store: AuditStore, query: str, part: int) -> int:
+    query = query.replace("part-000.png", f"part-{part:06}")
     return store.ask(lambda session: len(session.execute(text(query)).all()))
 
 

@@ -1,0 +1,146 @@
+"""What each stage of training is worth on SynLOCO, over seeds.
+
+    python -m benchmarks.ablation OUT [--model FOLDER] [--minutes 15] [--seeds 5] [--jobs N]
+    python -m benchmarks.ablation OUT --before-rules RUN [--warm-up 100] ...
+
+The first takes a model that SFT has made, and lets it go on for the same time by GRPO, by SFT, and
+by SFT on captions alone: is GRPO worth its time? The second is the table of LAD-Reasoner's paper:
+it takes a run of `lad-agent train pocket` back to where the model could list what it sees and had
+never met a rule. Both are `lad-agent evaluate --ablation` with pictures and settings of their own;
+stopped at any moment, the same call goes on. Writes OUT/ablation.md and OUT/ablation.json.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from benchmarks.figures import SEED, Case, picture
+from lad_agent import recipe
+from lad_agent.reasoners import EMBEDDED
+from lad_agent.training import ablation, synloco
+from lad_agent.training.config import RunConfig, changed, load
+from lad_agent.training.pocket.data import KINDS, SHARES
+from lad_agent.training.synloco import dataset
+
+AFTER_SFT = ("base", "grpo", "sft", "captions")
+LESSONS_SEED = 900
+"""Of the pictures to learn from: not the pocket's own."""
+HELD_SEED = SEED + 29
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What each stage of training is worth.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", type=Path, default=EMBEDDED)
+    parser.add_argument("--before-rules", type=Path, metavar="RUN")
+    parser.add_argument("--warm-up", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--pictures", type=int, default=4000, help="to learn from")
+    parser.add_argument("--held-out", type=int, default=400, help="to judge by, a product")
+    options = parser.parse_args()
+    out, run = options.out, options.before_rules
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))
+    torch.set_flush_denormal(True)
+    for product, share in SHARES.items():
+        lessons(out / "lessons", product, round(share * options.pictures))
+        if not (out / "held-out" / product).exists():
+            dataset.write(
+                out / "held-out", product, options.held_out, HELD_SEED,
+                size=196, workers=options.jobs, train=0, validation=0,
+            )  # fmt: skip
+    found = ablation.run(
+        settings(before_rules(run, out / "listing") if run else options.model, out),
+        out,
+        arms=ablation.NAMES if run else AFTER_SFT,
+        seeds=options.seeds,
+        warm_up=options.warm_up if run else 0,
+        minutes=options.minutes,
+        jobs=options.jobs,
+    )
+    if found is not None:
+        print(ablation.table(found))
+
+
+def settings(model: Path, out: Path) -> RunConfig:
+    """The shipped configuration of the pocket, its prompts chosen among those it is unsure of."""
+    return changed(
+        load("pocket"),
+        base=str(model),
+        samples=0,
+        data={"paths": [out / "lessons"], "held_out": out / "held-out"},
+        grpo={"pool": 64, "refresh": 20},
+    )
+
+
+def before_rules(run: Path, folder: Path) -> Path:
+    """Write the model of a run of `train pocket` as its captions left it into `folder`."""
+    if not folder.exists():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(run / "model", part)
+        net = Qwen2_5_VLForConditionalGeneration.from_pretrained(part)
+        net.model.language_model.load_state_dict(load_file(run / "captions.safetensors"))
+        net.save_pretrained(part)
+        part.rename(folder)
+    return folder
+
+
+def lessons(out: Path, product: str, count: int) -> None:
+    """Write pictures of any content to learn from, all of them in the split train, with truth.
+
+    `lad-agent synth` writes what a line gives, in LOCO's way: good parts alone in train. A model
+    that goes on learning from these unlearns to count.
+    """
+    folder, part = out / product, out.parent / f"{product}.part"
+    if folder.exists():
+        return
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "train").mkdir(parents=True)
+    task = recipe.load(recipe.shipped(product))
+    shutil.copyfile(recipe.shipped(product), part / "recipe.yaml")
+    shutil.copyfile(task.references[0], part / "reference.png")
+    lines = []
+    rng = np.random.default_rng([LESSONS_SEED, synloco.PRODUCTS.index(product)])
+    kinds, shares = zip(*KINDS.items(), strict=True)
+    for number in range(count):
+        drawn = rng.choice(kinds, p=shares)
+        case = picture(task, "train", LESSONS_SEED, number, cast(synloco.Kind, str(drawn)))
+        name = f"train/{number:05d}.png"
+        case.image.save(part / name)
+        lines.append(json.dumps(line(case, name, structural=drawn == "structural")) + "\n")
+    (part / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    part.rename(folder)
+
+
+def line(case: Case, name: str, *, structural: bool) -> dict[str, Any]:
+    """A line of truth, as training reads it."""
+    bad = "structural" if structural else "logical"
+    return {
+        "image": name,
+        "product": case.truth.product,
+        "kind": bad if case.truth.anomalous else "good",
+        "rule": case.truth.rule,
+        "cause": None,
+        "mask": None,
+        "objects": [
+            {"cls": noun, "cell": cell}
+            for noun, cells in case.facts.places.items()
+            for cell in cells
+        ],
+        "attributes": dict(case.facts.attributes),
+    }
+
+
+if __name__ == "__main__":
+    main()
