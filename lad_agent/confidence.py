@@ -116,9 +116,10 @@ class Calibration(_Strict):
     """One calibration: what it holds for, what it was made from, what it promises.
 
     `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
-    recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of every part; `fitted_on` are those that the
-    confidence model was fitted on, `chosen_on` the others, on which the thresholds were chosen.
-    `confidence_model` is null where the raw confidence was kept.
+    recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
+    every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
+    others, on which the thresholds were chosen. `confidence_model` is null where the raw confidence
+    was kept.
     """
 
     format: Literal[1] = 1
@@ -181,7 +182,7 @@ def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judge
     A verdict that does not show what the model asks for has a confidence of 0.
     """
     plain = raw(judgement)
-    if plain is None or judgement.anomalous is None:
+    if plain is None or judgement.anomalous is None or judgement.anomaly_score is None:
         return judgement
     if model is None:
         sure = plain

@@ -212,6 +212,8 @@ def _recipe(recorded: Recorded) -> Recipe:
         task_version=intake.task_version,
         recipe_version=intake.recipe_version,
         path=path,
+        # Before there was a choice, all were shown.
+        references_shown=said.get("references_shown", len(references)),
     )
 
 

@@ -2,10 +2,10 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from lad_agent import atomic
 from lad_agent.errors import UsageError
 from lad_agent.inspection import Outcome
 
@@ -34,12 +34,9 @@ def write(path: Path, outcomes: Iterable[Outcome]) -> None:
         UsageError: it cannot be written; the results stand in the store all the same.
     """
     text = _csv(outcomes) if path.suffix.lower() == ".csv" else "".join(map(line, outcomes))
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
-        os.replace(part, path)  # noqa: PTH105 - the name says that it is atomic
+        atomic.write(path, text)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UsageError(
             f"--out {path}: cannot be written ({error.strerror}); what was inspected is in the "
             "store, the same command writes it again"

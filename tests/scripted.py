@@ -152,6 +152,6 @@ def _facts(forms: list[rationale.Form | None]) -> rationale.Facts:
 
 
 def _says(question: Question, text: str, p_yes: float | None) -> Judgement:
-    sure = None if p_yes is None else 0.99
-    drawn = Drawn(text, weakest_token=sure, p_yes=p_yes, tokens=9)
+    weakest, mean, total = (None, None, None) if p_yes is None else (0.99, -0.002, -0.018)
+    drawn = Drawn(text, weakest, mean, total, p_yes, tokens=9)
     return judgement(question, drawn, (), model="scripted", elapsed_s=0.001)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,7 +20,10 @@ from tests.scripted import part, write_recipe
 
 SHARES = st.floats(0, 1)
 LOGISTIC = Logistic(
-    centre=(0.0,) * 6, scale=(2.0, *(1.0,) * 5), weights=(4.0, *(0.0,) * 5), intercept=1.0
+    centre=(0.0,) * 8, scale=(2.0, *(1.0,) * 7), weights=(4.0, *(0.0,) * 7), intercept=1.0
+)
+OLDER = LOGISTIC.model_copy(
+    update={"features": ("weakest_token",), "centre": (0.0,), "scale": (1.0,), "weights": (1.0,)}
 )
 ISOTONIC = Isotonic(x=(0.2, 0.6, 0.8), y=(0.1, 0.5, 0.9))
 
@@ -28,7 +31,8 @@ ISOTONIC = Isotonic(x=(0.2, 0.6, 0.8), y=(0.1, 0.5, 0.9))
 def _said(**changes: Any) -> Judgement:
     told: dict[str, Any] = {
         "anomalous": False, "anomaly_score": 0.1, "confidence": 0.95, "weakest_token": 0.95,
-        "well_formed": True, "evidence": "consistent", "model": "m",
+        "mean_logprob": -0.01, "sum_logprob": -0.3, "well_formed": True,
+        "evidence": "consistent", "model": "m",
     }  # fmt: skip
     return Judgement(**told | changes)
 
@@ -55,13 +59,14 @@ def _with(loaded: Recipe, calibration: Calibration, **policy: float) -> Recipe:
 
 
 def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
-    draws = [Drawn("<think>a</think><answer>no</answer>", 0.5, 0.1, 3)] * 2
-    draws.append(Drawn("<think>a</think><answer>yes</answer>", 0.5, 0.9, 3))
+    draws = [Drawn("<think>a</think><answer>no</answer>", 0.5, -0.3, -0.9, 0.1, 3)] * 2
+    draws.append(Drawn("<think>a</think><answer>yes</answer>", 0.5, -0.3, -0.9, 0.9, 3))
     question = Question(loaded, part("a", 1), "0" * 64)
     for n in (0, 3):
-        greedy = Drawn("<think>a</think><answer>no</answer>", 0.7, 0.2, 3)
+        greedy = Drawn("<think>a</think><answer>no</answer>", 0.7, -0.2, -0.6, 0.2, 3)
         made = judgement(question, greedy, draws[:n], model="m", elapsed_s=0)
         assert confidence.raw(made) == pytest.approx(made.confidence)
+        assert (made.mean_logprob, made.sum_logprob) == (-0.2, -0.6)
     assert confidence.raw(_said(weakest_token=None)) is None
 
 
@@ -69,6 +74,28 @@ def test_logistic_by_hand() -> None:
     found = confidence.calibrated(_said(weakest_token=0.5), LOGISTIC)
     assert found.confidence == pytest.approx(1 / (1 + math.exp(-(1 + 4 * math.log(0.5) / 2))))
     assert found.model_copy(update={"confidence": 0.95}) == _said(weakest_token=0.5)
+
+
+def test_every_feature_has_its_weight() -> None:
+    said = _said(
+        weakest_token=0.5, mean_logprob=-0.1, sum_logprob=-2.0, anomaly_score=0.9, anomalous=True,
+        samples=4, agreement=0.75, evidence="unchecked",
+    )  # fmt: skip
+    shown = (math.log(0.5), -0.1, -2.0, 0.8, 0.75, 1.0, 1.0, 0.0)
+    assert confidence.features(said) == pytest.approx(shown)
+    for place, value in enumerate(shown):
+        weights = tuple(float(n == place) for n in range(8))
+        model = LOGISTIC.model_copy(update={"weights": weights, "scale": (1.0,) * 8})
+        expected = 1 / (1 + math.exp(-(1 + value)))
+        assert confidence.calibrated(said, model).confidence == pytest.approx(expected)
+
+
+def test_a_verdict_without_what_the_model_asks_for_is_not_sure() -> None:
+    """A record of before log-probabilities were kept, or a reasoner that gives none."""
+    older = _said(mean_logprob=None, sum_logprob=None)
+    assert confidence.calibrated(older, LOGISTIC).confidence == 0.0
+    assert confidence.calibrated(older, None).confidence == 0.95
+    assert confidence.calibrated(older, ISOTONIC).confidence == pytest.approx(0.9, abs=1e-3)
 
 
 def test_isotonic_by_hand() -> None:
@@ -106,7 +133,7 @@ def test_a_calibrated_confidence_is_a_share_and_keeps_the_order(
         {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3, 0.2]},
         {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3]},
         LOGISTIC.model_dump() | {"weights": (1.0,)},
-        LOGISTIC.model_dump() | {"features": ("weakest_token",)},
+        LOGISTIC.model_dump() | {"features": ("weakest_token",)},  # and eight weights
         LOGISTIC.model_dump() | {"intercept": math.nan},
         {"kind": "forest"},
     ],
@@ -146,6 +173,7 @@ def test_each_verdict_has_its_own_threshold() -> None:
         ({"model": "other"}, "model"),
         ({"samples": 3}, "samples"),
         ({"sample_below": 0.1}, "sample_below"),
+        ({"other_references": 2}, "other_references"),
     ],
 )
 def test_a_void_calibration_sends_every_part_to_a_person_and_says_why(
@@ -162,12 +190,22 @@ def test_a_void_calibration_sends_every_part_to_a_person_and_says_why(
     assert contradicted.reason is Reason.EVIDENCE_CONTRADICTS
 
 
+def test_a_file_of_other_features_is_read_and_void(loaded: Recipe) -> None:
+    """An older version's calibrations still stand in audit stores, and must not stop a line."""
+    written = _calibration(loaded, confidence_model=OLDER).model_dump_json()
+    older = _with(loaded, Calibration.model_validate_json(written))
+    judged, made = decide_by_recipe(_said(), older)
+    assert (judged, made.reason) == (_said(), Reason.CALIBRATION_VOID)
+    assert "from other features; run lad-agent calibrate again" in (made.detail or "")
+
+
 def test_a_new_threshold_voids_nothing(loaded: Recipe) -> None:
     other = _with(loaded, _calibration(loaded), pass_confidence=0.2, min_confidence=0.9)
     assert confidence.void(_calibration(loaded), other, "m") is None
     assert decide_by_recipe(_said(), other)[1].result is Result.OK
 
 
+@settings(deadline=None)
 @given(weakest=SHARES, threshold=SHARES, other=st.booleans())
 def test_a_void_calibration_never_decides(
     weakest: float, threshold: float, other: bool, tmp_path_factory: pytest.TempPathFactory

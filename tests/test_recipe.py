@@ -75,6 +75,27 @@ def test_the_policy_keeps_the_task_and_a_rule_does_not(tmp_path: Path) -> None:
     assert len({first.task_version, rule.task_version, size.task_version}) == 3
 
 
+def test_how_many_references_are_shown_is_part_of_the_task(tmp_path: Path) -> None:
+    plain = recipe.load(_written(tmp_path, GOOD))
+    assert plain.references_shown == 1
+    same = recipe.load(_written(tmp_path, GOOD + "references_shown: 1\n"))
+    assert same.recipe_version == plain.recipe_version
+    part("second", 1).save(tmp_path / "second.png")
+    two = GOOD.replace("[reference.png]", "[reference.png, second.png]")
+    one, both, other = (
+        recipe.load(_written(tmp_path, two + more))
+        for more in ("", "references_shown: 2\n", "policy: {other_references: 1}\n")
+    )
+    assert len({plain.task_version, one.task_version, both.task_version}) == 3
+    assert other.task_version == one.task_version
+    assert other.recipe_version != one.recipe_version
+    assert [one.references[one.shown(turn)] for turn in (0, 1)] == [
+        (tmp_path / "reference.png",),
+        (tmp_path / "second.png",),
+    ]
+    assert both.references[both.shown(0)] == both.references
+
+
 def test_another_reference_is_another_task(tmp_path: Path) -> None:
     first = recipe.load(_written(tmp_path, GOOD))
     part("another", 1).save(tmp_path / "reference.png")
@@ -110,6 +131,9 @@ def test_every_fault_has_its_line(tmp_path: Path, change: tuple[str, str], fault
         ("policy:\n  pass_below: 0.9\n", "pass_below must not exceed reject_above"),
         ("policy:\n  audit_rate: .nan\n", "line 7: policy.audit_rate: "),
         ("image_size: 10\n", "line 6: image_size: "),
+        ("references_shown: 0\n", "line 6: references_shown: "),
+        ("references_shown: 2\n", "ask for 2 references, there are 1; list more, or show fewer"),
+        ("policy: {other_references: 3}\n", "ask for 4 references, there are 1"),
         ("region: {left: 0.9, right: 0.1}\n", "the region is empty"),
         ("region: {left: -1}\n", "line 6: region.left: "),
     ],

@@ -8,10 +8,10 @@ import pytest
 
 from lad_agent import images
 from lad_agent.inspection import Intake
-from lad_agent.judgement import Reason, Result
+from lad_agent.judgement import Judgement, Reason, Result
 from lad_agent.policy import decide
 from lad_agent.reasoners.base import Question
-from lad_agent.recipe import load
+from lad_agent.recipe import load, recorded_version
 from lad_agent.replay import Change, Recorded, Replayed, replay
 from tests.scripted import Scripted, bad, good, malformed, write_parts, write_recipe
 
@@ -70,6 +70,27 @@ async def test_another_answer_is_told(
     found = await again(recorded, Scripted(script))  # type: ignore[arg-type]
     assert (found.same_verdict, found.same_score, found.same_rationale) == same
     assert not found.same
+
+
+@pytest.mark.parametrize(("said", "shown"), [({}, 2), ({"references_shown": 1}, 1)])
+async def test_as_many_references_are_shown_as_then(
+    recorded: Recorded, said: dict[str, int], shown: int
+) -> None:
+    """Before there was a choice, all of them were."""
+    other = Path(recorded.intake.recipe_path).with_name("other.png")
+    write_parts(other.parent / "more", 1)[0].rename(other)
+    content = {**(recorded.recipe or {}), **said}
+    content["references"] = [*content["references"], images.file_sha256(other)]
+    version = recorded_version(recorded.intake.product, content)
+    asked: list[int] = []
+
+    def script(question: Question) -> Judgement:
+        asked.append(question.recipe.references_shown)
+        return bad(question)
+
+    intake = recorded.intake.model_copy(update={"recipe_version": version})
+    found = await again(replace(recorded, recipe=content, intake=intake), Scripted(script))
+    assert (found.problem, asked) == (None, [shown])
 
 
 async def test_rounding_is_no_difference_but_more_is(recorded: Recorded) -> None:

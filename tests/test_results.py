@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lad_agent.results.os.replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(UsageError, match="No space left on device"):
         results.write(path, [OUTCOME])
     assert path.read_text() == "old\n"

@@ -78,8 +78,14 @@ async def run_batch(
     Raises:
         StoreError: the store failed; what it has recorded stays, the same call goes on from there.
     """
-    batch = _Batch(items, order, store, reasoner, checkpointer, on_done, stop or asyncio.Event())
-    return await batch.run()
+    line = Line(
+        store=store,
+        reasoner=reasoner,
+        checkpointer=checkpointer,
+        recipes={item.recipe.recipe_version: item.recipe for item in items},
+        max_pixels=order.max_pixels,
+    )
+    return await _Batch(items, order, line, on_done, stop or asyncio.Event()).run()
 
 
 async def resume(
@@ -199,9 +205,7 @@ class Line:
 class _Batch:
     items: Sequence[Item]
     order: Order
-    store: Store
-    reasoner: Reasoner
-    checkpointer: BaseCheckpointSaver[str]
+    line: Line
     on_done: Callable[[Done], None]
     stop: asyncio.Event
     ends: dict[int, Done] = field(default_factory=dict)
@@ -209,13 +213,6 @@ class _Batch:
     stopped: Literal["failures"] | None = None
 
     async def run(self) -> Report:
-        self.line = Line(
-            store=self.store,
-            reasoner=self.reasoner,
-            checkpointer=self.checkpointer,
-            recipes=_by_version(self.items),
-            max_pixels=self.order.max_pixels,
-        )
         waiting = iter(enumerate(self.items))
         workers = min(self.order.in_flight, len(self.items))
         try:
@@ -268,10 +265,6 @@ async def _run_graph(graph: InspectionGraph, context: Context, begun: Begun) -> 
         context.pictures.pop(inspection_id, None)
     detail: str | None = end["detail"]
     return detail
-
-
-def _by_version(items: Sequence[Item]) -> Mapping[str, Recipe]:
-    return {item.recipe.recipe_version: item.recipe for item in items}
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -63,32 +63,32 @@ class Reasoner(Protocol):
     async def aclose(self) -> None: ...
 
 
-def needs_samples(greedy: Drawn, question: Question) -> bool:
-    """Whether the policy asks for more rationales after the greedy one."""
-    policy = question.recipe.policy
-    if policy.samples == 0 or greedy.weakest_token is None or greedy.p_yes is None:
+def in_doubt(greedy: Drawn, question: Question) -> bool:
+    """Whether the policy asks for more answers after the greedy one."""
+    if greedy.weakest_token is None or greedy.p_yes is None:
         return False
-    return greedy.weakest_token < policy.sample_below
+    return greedy.weakest_token < question.recipe.policy.sample_below
 
 
 def judgement(
     question: Question,
     greedy: Drawn,
-    draws: Sequence[Drawn],
+    more: Sequence[Drawn],
     *,
     model: str,
     elapsed_s: float,
     witness: str | None = None,
 ) -> Judgement:
-    """Join the greedy answer and the draws into one judgement.
+    """Join the greedy answer and those that came after it into one judgement.
 
     The verdict is the greedy answer's. The score is the mean P(yes) over all well-formed answers.
-    The confidence is the weakest token's probability w; with n draws of which a share a agrees
-    with the greedy verdict (malformed ones disagree) it is (w + n a) / (n + 1), each answer
-    one vote. `witness` is a contradiction found by a second witness, in words.
+    The confidence is the weakest token's probability w; with n more answers, drawn or under other
+    references, of which a share a agrees with the greedy verdict (malformed ones disagree) it is
+    (w + n a) / (n + 1), each answer one vote. `witness` is a contradiction found by a second
+    witness, in words.
     """
     answer = protocol.parse(greedy.text)
-    tokens = greedy.tokens + sum(draw.tokens for draw in draws)
+    tokens = greedy.tokens + sum(drawn.tokens for drawn in more)
     if answer is None or greedy.p_yes is None or greedy.weakest_token is None:
         return Judgement(
             anomalous=None,
@@ -98,10 +98,10 @@ def judgement(
             tokens=tokens,
             elapsed_s=elapsed_s,
         )
-    others = [(protocol.parse(draw.text), draw.p_yes) for draw in draws]
+    others = [(protocol.parse(drawn.text), drawn.p_yes) for drawn in more]
     agree = [a is not None and a.anomalous == answer.anomalous for a, _ in others]
     scores = [greedy.p_yes] + [p for a, p in others if a is not None and p is not None]
-    agreement = statistics.fmean(agree) if draws else None
+    agreement = statistics.fmean(agree) if more else None
     evidence, detail = _evidence(question, answer, witness)
     rule, places = rationale.named_fault(answer.rationale)
     return Judgement(
@@ -114,7 +114,9 @@ def judgement(
         raw_text=greedy.text,
         well_formed=True,
         weakest_token=greedy.weakest_token,
-        samples=len(draws),
+        mean_logprob=greedy.mean_logprob,
+        sum_logprob=greedy.sum_logprob,
+        samples=len(more),
         agreement=agreement,
         evidence=evidence,
         evidence_detail=detail,

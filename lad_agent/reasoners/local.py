@@ -19,7 +19,7 @@ from lad_agent.errors import ModelError
 from lad_agent.judgement import Judgement
 from lad_agent.reasoners import decoding
 from lad_agent.reasoners.answers import AnswerReader
-from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
+from lad_agent.reasoners.base import Drawn, Question, in_doubt, judgement
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.reasoners.processing import pixels, usable_size
 from lad_agent.reasoners.witness import Witness, load_witness
@@ -58,7 +58,7 @@ class TransformersReasoner:
             settings.eos_token_id, self._checkpoint.processor.tokenizer.eos_token_id
         )
         self._reader = AnswerReader(self._checkpoint.processor.tokenizer)
-        self._prompts: OrderedDict[str, decoding.Prompt] = OrderedDict()
+        self._prompts: OrderedDict[tuple[str, int], decoding.Prompt] = OrderedDict()
         self._witness = _witness(folder)
         if self._witness is not None:
             self._witness.head.to(self._checkpoint.device)
@@ -104,14 +104,16 @@ class TransformersReasoner:
         features = self._features(batch)
         start = decoding.prefill(self._checkpoint.model, prompt, features)
         greedy = self._decode(start, None)
-        draws = self._draw(start, batch, greedy)
+        doubtful = [row for row, question in enumerate(batch) if in_doubt(greedy[row], question)]
+        more = self._draw(start, batch, doubtful)
+        self._ask_again(features, batch, doubtful, more)
         doubts = self._hear_witness(features, batch, greedy)
         elapsed = time.perf_counter() - begun
         return [
             judgement(
                 question,
                 greedy[row],
-                draws[row],
+                more[row],
                 model=self.fingerprint,
                 elapsed_s=elapsed,
                 witness=doubts[row],
@@ -119,19 +121,20 @@ class TransformersReasoner:
             for row, question in enumerate(batch)
         ]
 
-    def _prompt(self, recipe: Recipe) -> decoding.Prompt:
-        known = self._prompts.get(recipe.task_version)
+    def _prompt(self, recipe: Recipe, turn: int = 0) -> decoding.Prompt:
+        name = recipe.task_version, turn
+        known = self._prompts.get(name)
         if known is None:
-            known = self._read_prompt(recipe)
-            self._prompts[recipe.task_version] = known
+            known = self._read_prompt(recipe, turn)
+            self._prompts[name] = known
             if len(self._prompts) > _PROMPTS_KEPT:
                 self._prompts.popitem(last=False)
-        self._prompts.move_to_end(recipe.task_version)
+        self._prompts.move_to_end(name)
         return known
 
-    def _read_prompt(self, recipe: Recipe) -> decoding.Prompt:
+    def _read_prompt(self, recipe: Recipe, turn: int) -> decoding.Prompt:
         processor, device = self._checkpoint.processor, self._checkpoint.device
-        references = images.references(recipe)
+        references = images.references(recipe)[recipe.shown(turn)]
         messages = protocol.messages(recipe.product, recipe.rules, len(references))
         text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         size = usable_size(recipe.image_size, processor)
@@ -151,13 +154,12 @@ class TransformersReasoner:
         return decoding.image_features(self._checkpoint.model, found["pixel_values"], grids)
 
     def _draw(
-        self, start: decoding.Prefilled, batch: Sequence[Question], greedy: Sequence[Drawn]
+        self, start: decoding.Prefilled, batch: Sequence[Question], doubtful: Sequence[int]
     ) -> list[list[Drawn]]:
         wanted = [
-            (row, partial(_uniform, question, self.fingerprint, number))
-            for row, question in enumerate(batch)
-            if needs_samples(greedy[row], question)
-            for number in range(question.recipe.policy.samples)
+            (row, partial(_uniform, batch[row], self.fingerprint, number))
+            for row in doubtful
+            for number in range(batch[row].recipe.policy.samples)
         ]
         drawn: list[list[Drawn]] = [[] for _ in batch]
         for at in range(0, len(wanted), self._max_batch):
@@ -165,6 +167,23 @@ class TransformersReasoner:
             for (row, _), answer in zip(part, self._decode(start, part), strict=True):
                 drawn[row].append(answer)
         return drawn
+
+    def _ask_again(
+        self,
+        features: Sequence[torch.Tensor],
+        batch: Sequence[Question],
+        doubtful: Sequence[int],
+        more: Sequence[list[Drawn]],
+    ) -> None:
+        """Add greedy answers under other references to `more`, as many as each policy asks for."""
+        wanted = {row: batch[row].recipe.policy.other_references or 0 for row in doubtful}
+        for turn in range(1, max(wanted.values(), default=0) + 1):
+            rows = [row for row in doubtful if wanted[row] >= turn]
+            prompt = self._prompt(batch[0].recipe, turn)
+            seen = [features[row] for row in rows]
+            start = decoding.prefill(self._checkpoint.model, prompt, seen)
+            for row, answer in zip(rows, self._decode(start, None), strict=True):
+                more[row].append(answer)
 
     def _hear_witness(
         self,

@@ -24,7 +24,7 @@ from PIL import Image
 from lad_agent import images, protocol
 from lad_agent.errors import ReasonerError, ReasonerTimeout, ReasonerUnavailable
 from lad_agent.judgement import Judgement
-from lad_agent.reasoners.base import Drawn, Question, judgement, needs_samples
+from lad_agent.reasoners.base import Drawn, Question, in_doubt, judgement
 from lad_agent.reasoners.door import Door
 from lad_agent.reasoners.reading import read_drawn
 from lad_agent.recipe import Region
@@ -40,11 +40,11 @@ _REFERENCES_KEPT = 16
 class ServedReasoner:
     """A `Reasoner` behind an OpenAI-compatible HTTP API.
 
-    Each question is one request, and one more for all its draws where the policy asks for them;
-    at most `max_in_flight` questions are under way. The openai client tries `retries` times again
-    where the server is away, overloaded or late. `api_key` falls back to LAD_AGENT_API_KEY, never
-    to OPENAI_API_KEY, which is not meant for other people's servers. `extra_body` are further
-    fields of the request, as the server understands them.
+    Each question is one request, and where the policy asks for more one for all its draws and one
+    for each turn of other references; at most `max_in_flight` questions are under way. The openai
+    client tries `retries` times again where the server is away, overloaded or late. `api_key` falls
+    back to LAD_AGENT_API_KEY, never to OPENAI_API_KEY, which is not meant for other people's
+    servers. `extra_body` are further fields of the request, as the server understands them.
     """
 
     def __init__(
@@ -96,21 +96,28 @@ class ServedReasoner:
         """
         async with self._door.enter():
             begun = time.perf_counter()
-            messages = await asyncio.to_thread(self._messages, question)
+            messages = await asyncio.to_thread(self._messages, question, 0)
             [greedy] = await self._ask(question, messages, temperature=0.0, n=1)
-            draws: list[Drawn] = []
-            if needs_samples(greedy, question):
-                number = question.recipe.policy.samples
-                draws = await self._ask(question, messages, temperature=1.0, n=number)
+            more = await self._more(question, messages) if in_doubt(greedy, question) else []
             elapsed = time.perf_counter() - begun
-        return judgement(question, greedy, draws, model=self.fingerprint, elapsed_s=elapsed)
+        return judgement(question, greedy, more, model=self.fingerprint, elapsed_s=elapsed)
 
     async def aclose(self) -> None:
         """Let what is under way end, take nothing more, and close the connections."""
         await self._door.close()
         await self._client.close()
 
-    def _messages(self, question: Question) -> list[dict[str, Any]]:
+    async def _more(self, question: Question, messages: Any) -> list[Drawn]:
+        policy = question.recipe.policy
+        answers = []
+        if policy.samples:
+            answers += await self._ask(question, messages, temperature=1.0, n=policy.samples)
+        for turn in range(1, (policy.other_references or 0) + 1):
+            messages = await asyncio.to_thread(self._messages, question, turn)
+            answers += await self._ask(question, messages, temperature=0.0, n=1)
+        return answers
+
+    def _messages(self, question: Question, turn: int) -> list[dict[str, Any]]:
         recipe = question.recipe
         known = self._references.get(recipe.task_version)
         if known is None:
@@ -119,8 +126,9 @@ class ServedReasoner:
             self._references[recipe.task_version] = known
             if len(self._references) > _REFERENCES_KEPT:
                 self._references.popitem(last=False)
-        urls = iter([*known, _data_url(question.image, recipe.image_size)])
-        written = protocol.messages(recipe.product, recipe.rules, len(known))
+        shown = known[recipe.shown(turn)]
+        urls = iter([*shown, _data_url(question.image, recipe.image_size)])
+        written = protocol.messages(recipe.product, recipe.rules, len(shown))
         return [{**m, "content": [_part(part, urls) for part in m["content"]]} for m in written]
 
     async def _ask(

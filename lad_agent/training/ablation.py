@@ -3,18 +3,26 @@ same effort would have bought.
 
 <folder>/seed-0/base/ sft/ grpo/ sft-grpo/ sft-sft/ captions/ captions-grpo/   one run each
 <folder>/seed-0/base.jsonl ...                     what each said about the held-out pictures
+<folder>/pace/sft/ grpo/ captions/                 short runs that are timed
 <folder>/ablation.json ablation.md                 the figures, the table
 
 Stopped at any moment, the same call goes on where it was.
 """
 
 import json
+import multiprocessing
+import os
 import shutil
+import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, grpo, held_out, runs, sft
 from lad_agent.training.config import RunConfig, Stage, changed
@@ -24,16 +32,21 @@ from lad_agent.training.stage import Say, result
 
 ENDED = "ended.txt"
 """In a run's folder: why it ended itself. What teaches nothing is not tried again."""
+TIMED = 20
+"""Steps that are timed before a stage is planned by time; as many as a pool lasts, if there is
+one."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table: what it is trained by, the arm that it starts from, and its words."""
+    """A row of the table: what it is trained by, the arm that it starts from, its words, and the
+    arm that it is trained for as long as."""
 
     name: str
     stage: Stage
     start: str | None
     words: str
+    as_long_as: str | None = None
 
 
 ARMS = (
@@ -41,15 +54,19 @@ ARMS = (
     Arm("sft", "sft", "base", "SFT only"),
     Arm("grpo", "grpo", "base", "GRPO only"),
     Arm("sft-grpo", "grpo", "sft", "SFT, then GRPO"),
-    Arm("sft-sft", "sft", "sft", "SFT, then SFT for as long as that GRPO took"),
+    Arm("sft-sft", "sft", "sft", "SFT, then SFT for as long as that GRPO took", "sft-grpo"),
     Arm("captions", "sft", "base", "SFT on captions alone"),
     Arm("captions-grpo", "grpo", "captions", "SFT on captions alone, then GRPO"),
 )
-"""In the order in which they are trained: an arm's start stands before it."""
+"""In the order in which they are trained: what an arm needs stands before it."""
+
+NAMES = tuple(arm.name for arm in ARMS)
 
 CLAIMS = (
     ("sft", "base"),
     ("grpo", "base"),
+    ("grpo", "sft"),
+    ("grpo", "captions"),
     ("sft-grpo", "sft"),
     ("sft-grpo", "grpo"),
     ("sft-grpo", "sft-sft"),
@@ -69,24 +86,44 @@ _COLUMNS = {
 }
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What is trained: `config` names base, pictures and both stages, and the first seed; `arms`
+    are those of `ARMS`, in their order. With `minutes` every stage takes as many steps as fit
+    into that time, by short runs that are timed once; without, as many as `config` says."""
+
+    config: RunConfig
+    out: Path
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    warm_up: int
+    minutes: float | None
+
+
 def run(
     config: RunConfig,
     out: Path,
     *,
+    arms: Sequence[str] = NAMES,
     seeds: int = 5,
     warm_up: int = 20,
+    minutes: float | None = None,
+    jobs: int = 1,
     resampling: Resampling = held_out.RESAMPLING,
     say: Say = print,
 ) -> dict[str, Any] | None:
-    """Train every arm from as many seeds and judge it; the figures, None if stopped by SIGTERM.
+    """Train arms from as many seeds and judge them; the figures, None if stopped by SIGTERM.
 
     `config` names base, pictures, held-out pictures and both stages; seeds count from its own.
-    `warm_up` steps of inspections teach the base the form of an answer, without which there is no
-    reward; 0 takes the base as it is. Figures and table are written after every seed. A run that
-    ends itself because it teaches nothing has no figures, nor has what would start from it.
+    What an arm starts from is trained too. `warm_up` steps of inspections teach the base the form
+    of an answer, without which there is no reward; 0 takes the base as it is. With `minutes` every
+    stage is planned to take that long. `jobs` processes share the seeds. Figures and table are
+    written after every seed, at the end where processes share them. A run that ends itself because
+    it teaches nothing has no figures, nor has what would start from it.
 
     Raises:
-        UsageError: no pictures or held-out pictures are named, or `out` holds other runs.
+        UsageError: no pictures or held-out pictures are named, an arm is not known, or `out` holds
+            other runs.
         As `sft.train` and `grpo.train`.
     """
     data = config.data
@@ -98,33 +135,42 @@ def run(
     )
     # Each arm is judged here, once, and not once more after its run.
     plain = config.model_copy(update={"data": data.model_copy(update={"held_out": None})})
-    judged: dict[str, dict[int, list[Judged]]] = {arm.name: {} for arm in ARMS}
+    numbers = tuple(range(config.seed, config.seed + seeds))
+    trial = Trial(plain, out, chosen(arms), numbers, warm_up, minutes)
+    if minutes is not None and not _timed(trial, say):
+        return None
+    if not warm_up:
+        _judged(config.base, out / "base.jsonl", examples)
+    if jobs > 1 and not _shared(trial, data.held_out, min(jobs, seeds)):
+        return None
+    judged: dict[str, dict[int, list[Judged]]] = {arm.name: {} for arm in trial.arms}
     found: dict[str, Any] = {}
-    for seed in range(config.seed, config.seed + seeds):
-        place = out / f"seed-{seed}"
-        models: dict[str | None, str] = {None: config.base}
-        for arm in ARMS:
-            start = models.get(arm.start)
-            if start is None:
-                continue
-            say(f"seed {seed}: {arm.words}")
-            folder = place / arm.name
-            if arm.start is None and not warm_up:
-                models[arm.name] = start
-            else:
-                own = _settings(arm, changed(plain, base=start, seed=seed), place, warm_up)
-                if not _carried_out(arm.stage, own, folder, say):
-                    return None
-                if (folder / ENDED).exists():
-                    continue
-                models[arm.name] = str(folder)
-            judged[arm.name][seed] = _judged(
-                models[arm.name], place / f"{arm.name}.jsonl", examples
-            )
+    for seed in numbers:
+        own = _one_seed(trial, seed, examples, say)
+        if own is None:
+            return None
+        for name, verdicts in own.items():
+            judged[name][seed] = verdicts
         found = _figures(judged, out, resampling)
-        runs.write_whole(out / "ablation.json", json.dumps(found, indent=1) + "\n")
-        runs.write_whole(out / "ablation.md", table(found) + "\n")
+        atomic.write(out / "ablation.json", json.dumps(found, indent=1) + "\n")
+        atomic.write(out / "ablation.md", table(found) + "\n")
     return found
+
+
+def chosen(names: Sequence[str]) -> tuple[Arm, ...]:
+    """The arms of these names and all that they start from or are measured by, as in `ARMS`.
+
+    Raises:
+        UsageError: there is no such arm.
+    """
+    for name in names:
+        if name not in NAMES:
+            raise UsageError(f"no arm {name!r}; known: {', '.join(NAMES)}")
+    wanted: set[str | None] = set(names)
+    for arm in reversed(ARMS):
+        if arm.name in wanted:
+            wanted |= {arm.start, arm.as_long_as}
+    return tuple(arm for arm in ARMS if arm.name in wanted)
 
 
 def table(found: Mapping[str, Any]) -> str:
@@ -134,6 +180,8 @@ def table(found: Mapping[str, Any]) -> str:
     heads = ["", "seeds", *(_COLUMNS[name] for name in names), "minutes"]
     rows = []
     for arm in ARMS:
+        if arm.name not in found["chosen"]:
+            continue
         if arm.name in held:
             one = held[arm.name]
             cells = [_cell(one, name) for name in names]
@@ -146,20 +194,112 @@ def table(found: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *map(_claim, found["claims"]), *ended])
 
 
-def _settings(arm: Arm, config: RunConfig, place: Path, warm_up: int) -> RunConfig:
-    texts = config.sft.texts.model_dump() | {"caption": 0.0, "question": 0.0, "inspection": 0.0}
-    match arm.name:
-        case "base":
-            asked = texts | {"inspection": 1.0}
-            return changed(config, sft={"steps": warm_up, "texts": asked})
-        case "captions":
-            return changed(config, sft={"texts": texts | {"caption": 1.0}})
-        case "sft-sft":
-            a_step = _seconds(place / "sft") / config.sft.steps
-            steps = max(1, round(_seconds(place / "sft-grpo") / a_step))
-            return changed(config, sft={"steps": steps})
-        case _:
-            return config
+def _one_seed(
+    trial: Trial, seed: int, examples: Sequence[Example], say: Say
+) -> dict[str, list[Judged]] | None:
+    """Verdicts by arm, of those that gave a model; None if stopped by SIGTERM."""
+    place = trial.out / f"seed-{seed}"
+    models: dict[str | None, str] = {None: trial.config.base}
+    out = {}
+    for arm in trial.arms:
+        start = models.get(arm.start)
+        if start is None:
+            continue
+        verdicts = place / f"{arm.name}.jsonl"
+        if arm.start is None and not trial.warm_up:
+            models[arm.name], verdicts = start, trial.out / verdicts.name
+        else:
+            say(f"seed {seed}: {arm.words}")
+            folder = place / arm.name
+            own = _settings(arm, changed(trial.config, base=start, seed=seed), trial, place)
+            if not _carried_out(arm.stage, own, folder, say):
+                return None
+            if (folder / ENDED).exists():
+                continue
+            models[arm.name] = str(folder)
+        out[arm.name] = _judged(models[arm.name], verdicts, examples)
+    return out
+
+
+def _shared(trial: Trial, held: Path, jobs: int) -> bool:
+    """Let processes train the seeds, each its share of them, into the folder; False if stopped.
+
+    What one of them fails at is told by whoever goes through the folder afterwards.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_worker, args=(trial, held, n, jobs)) for n in range(jobs)]
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        for worker in workers:
+            worker.terminate()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return not stopped
+
+
+def _worker(trial: Trial, held: Path, number: int, jobs: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_flush_denormal(True)
+    examples = held_out.pictures(held)
+    for seed in trial.seeds[number::jobs]:
+        if _one_seed(trial, seed, examples, _say_to_stderr) is None:
+            return
+
+
+def _say_to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _timed(trial: Trial, say: Say) -> bool:
+    """Train a few steps of every stage that there is; False if stopped by SIGTERM."""
+    section = trial.config.grpo
+    for name, arm in {_paced_by(arm): arm for arm in trial.arms if arm.start is not None}.items():
+        steps = section.refresh if arm.stage == "grpo" and section.pool else TIMED
+        short = changed(_taught_by(arm, trial.config), samples=0, **{arm.stage: {"steps": steps}})
+        say(f"timing {name}")
+        if not _carried_out(arm.stage, short, trial.out / "pace" / name, say):
+            return False
+    return True
+
+
+def _paced_by(arm: Arm) -> str:
+    """The name of what is timed for an arm: its stage, or captions, which are shorter texts."""
+    return arm.name if arm.name == "captions" else arm.stage
+
+
+def _settings(arm: Arm, config: RunConfig, trial: Trial, place: Path) -> RunConfig:
+    """The configuration of an arm, from that of the trial with the arm's base and seed."""
+    config = _taught_by(arm, config)
+    if arm.start is None:
+        return changed(config, sft={"steps": trial.warm_up})
+    if trial.minutes is not None:
+        pace = trial.out / "pace" / _paced_by(arm)
+        steps = 60 * trial.minutes / _seconds(pace) * _steps(pace)
+    elif arm.as_long_as is not None:
+        assert arm.start is not None
+        steps = _seconds(place / arm.as_long_as) / _seconds(place / arm.start) * config.sft.steps
+    else:
+        return config
+    return changed(config, **{arm.stage: {"steps": max(1, round(steps))}})
+
+
+def _taught_by(arm: Arm, config: RunConfig) -> RunConfig:
+    """`config` with the texts that an arm learns from."""
+    only = {"base": "inspection", "captions": "caption"}.get(arm.name)
+    if only is None:
+        return config
+    none = dict.fromkeys(("caption", "question", "inspection"), 0.0)
+    return changed(config, sft={"texts": config.sft.texts.model_dump() | none | {only: 1.0}})
 
 
 def _carried_out(stage: Stage, config: RunConfig, folder: Path, say: Say) -> bool:
@@ -179,7 +319,7 @@ def _carried_out(stage: Stage, config: RunConfig, folder: Path, say: Say) -> boo
     except CheckFailed as error:
         if not (folder / "run.json").exists():
             raise
-        runs.write_whole(folder / ENDED, f"{error}\n")
+        atomic.write(folder / ENDED, f"{error}\n")
         say(str(error))
     shutil.rmtree(folder / "checkpoints")
     return True
@@ -212,7 +352,7 @@ def _figures(
             arms[name] = found | {"seconds": sum(spent) / len(spent)}
     claims = []
     for better, other in CLAIMS:
-        if common := sorted(judged[better].keys() & judged[other].keys()):
+        if common := sorted(judged.get(better, {}).keys() & judged.get(other, {}).keys()):
             one, two = ([judged[arm][seed] for seed in common] for arm in (other, better))
             moved = paired(one, two, resampling)["balanced_accuracy"]
             claims.append({"better": better, "than": other, "seeds": common, **moved})
@@ -220,13 +360,18 @@ def _figures(
         str(path.parent.relative_to(out)): path.read_text(encoding="utf-8").strip()
         for path in sorted(out.glob(f"seed-*/*/{ENDED}"))
     }
-    return {"arms": arms, "claims": claims, "ended": ended}
+    return {"chosen": list(judged), "arms": arms, "claims": claims, "ended": ended}
 
 
 def _seconds(folder: Path) -> float:
     """What a run took, 0 where nothing was trained."""
     lines = runs.read_lines(folder / "metrics.jsonl")
     return float(lines[-1]["seconds"]) if lines else 0.0
+
+
+def _steps(folder: Path) -> int:
+    lines = runs.read_lines(folder / "metrics.jsonl")
+    return int(lines[-1]["step"]) if lines else 0
 
 
 def _cell(arm: Mapping[str, Any], name: str) -> str:

@@ -72,7 +72,8 @@ class Memory:
 
 
 def find(name: str) -> Base:
-    """The base that a configuration names: `pocket`, a model folder, or an earlier run's folder.
+    """The base that a configuration names: `pocket`, a model folder, or an earlier run's folder,
+    one of `train pocket` or `train product` too.
 
     Raises:
         NotFound: there is no such folder.
@@ -87,19 +88,38 @@ def find(name: str) -> Base:
         )
     if (folder / "run.json").exists():
         return _of_run(folder)
+    if (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
     _refuse_other_family(folder)
     return Base(folder, None)
 
 
 def licence(base: Base) -> str:
-    """Under which licence the base stands, as far as its shape tells: to be shown before training.
+    """Under which licence the base stands, as far as its shape or its card tells: to be shown
+    before training.
 
     What is made from a base stands under its licence too.
     """
     if base.folder == EMBEDDED:
         return "pocket: Apache-2.0"
-    width = _config(base).text_config.hidden_size
-    return _LICENCES.get(width, f"{base.folder.name}: licence unknown; look into its folder")
+    known = _LICENCES.get(_config(base).text_config.hidden_size) or card(base).get("licence")
+    return str(known or f"{base.folder.name}: licence unknown; look into its folder")
+
+
+def card(base: Base) -> dict[str, Any]:
+    """What `model_card.json` says of the base; nothing where there is none.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = base.folder / "model_card.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(told, dict):
+        raise ModelError(f"{path}: a JSON object is wanted")
+    return told
 
 
 def open_base(base: Base, config: RunConfig) -> tuple[Any, Any]:

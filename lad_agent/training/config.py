@@ -7,13 +7,13 @@
 Every key has a default but `base`; the shipped files (`SHIPPED`) say what each is for.
 """
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lad_agent import nearest
 from lad_agent.errors import NotFound, UsageError
 
 FOLDER = Path(__file__).parent / "configs"
@@ -155,7 +155,7 @@ def load(name: str) -> RunConfig:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise NotFound(
-            f"no configuration {name!r}{_nearest(name, SHIPPED)}; "
+            f"no configuration {name!r}; {nearest.hint(name, SHIPPED)}; "
             f"shipped: {', '.join(SHIPPED)}; or give a YAML file"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
@@ -237,7 +237,8 @@ def _explain(detail: Any, root: yaml.Node | None) -> str:
     line = f"line {_line(root, at)}: " if root is not None else ""
     match detail["type"]:
         case "extra_forbidden":
-            return f"{line}unknown key {name!r}{_nearest(str(at[-1]), _keys(at[:-1]))}"
+            hint = nearest.hint(str(at[-1]), _keys(at[:-1]))
+            return f"{line}unknown key {name!r}; {hint}"
         case "missing":
             return f"{line}{name} is missing"
         case "value_error":
@@ -281,8 +282,3 @@ def _refuse_doubles(node: yaml.Node, source: str) -> None:
             )
         seen.add(str(key.value))
         _refuse_doubles(value, source)
-
-
-def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Judgement
 from lad_agent.policy import decide
@@ -175,7 +176,7 @@ def write(path: Path, judged: Sequence[Judged], examples: Sequence[Example]) -> 
         {"sha256": e.sha256, **{name: getattr(j, name) for name in _WRITTEN}}
         for j, e in zip(judged, examples, strict=True)
     ]
-    runs.write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+    atomic.write(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def read(path: Path, examples: Sequence[Example]) -> list[Judged] | None:

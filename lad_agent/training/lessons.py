@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import held_out, runs, texts
 from lad_agent.training.config import RunConfig
@@ -87,7 +88,7 @@ def keep_reviews(reviews: Sequence[Example], run: Run) -> None:
     """Write the findings among a run's lessons into its folder, if there are any."""
     if reviews:
         lines = [json.dumps(_line(example), ensure_ascii=False) + "\n" for example in reviews]
-        runs.write_whole(run.reviews, "".join(lines))
+        atomic.write(run.reviews, "".join(lines))
 
 
 def kept_reviews(folder: Path) -> list[Finding]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
@@ -59,7 +60,7 @@ def promote(
             to.rename(before)
         part.rename(to)
         record = {"to": str(to), "at": datetime.now(UTC).isoformat(), **compared}
-        runs.write_whole(folder / RECORD, json.dumps(record, indent=1) + "\n")
+        atomic.write(folder / RECORD, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise UsageError(f"{to}: cannot be written ({error.strerror})") from error
 

@@ -25,6 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lad_agent import atomic
 from lad_agent.errors import NotFound, UsageError
 from lad_agent.training import config as configs
 from lad_agent.training.config import RunConfig, Stage
@@ -105,8 +106,8 @@ def open_run(
             raise UsageError(f"{folder} holds other things; name a new folder")
         else:
             run.checkpoints.mkdir(parents=True)
-            write_whole(folder / "config.yaml", configs.dump(config))
-            write_whole(folder / "run.json", json.dumps(record, indent=1) + "\n")
+            atomic.write(folder / "config.yaml", configs.dump(config))
+            atomic.write(folder / "run.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
     return run
@@ -154,13 +155,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return out
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there wholly or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -267,7 +261,7 @@ def _step_back(run: Run) -> None:
     step = _step_of(last) if last else 0
     for path in (run.metrics, run.samples):
         kept = [entry for entry in read_lines(path) if entry.get("step", 0) <= step]
-        write_whole(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))
+        atomic.write(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))
 
 
 def _checkpoints(run: Run) -> list[Path]:

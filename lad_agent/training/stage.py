@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import distributed
 
+from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, callbacks, curves, held_out, lessons, runs
 from lad_agent.training.bases import Base, Memory
@@ -83,7 +84,7 @@ def train(
         return None
     if config.data.held_out is not None and runs.first_process():
         compared = held_out.compare(base, bases.find(str(out)), config.data.held_out)
-        runs.write_whole(out / "held_out.json", json.dumps(compared, indent=1) + "\n")
+        atomic.write(out / "held_out.json", json.dumps(compared, indent=1) + "\n")
         told(held_out.table(compared))
     lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
     told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
@@ -220,8 +221,7 @@ def _complete(part: Path, base: Base, plan: Plan, run: Run) -> None:
         for name in ("witness.json", "witness.safetensors"):
             if (base.folder / name).exists():
                 shutil.copyfile(base.folder / name, part / name)
-    card_of_base = base.folder / "model_card.json"
-    card = json.loads(card_of_base.read_text(encoding="utf-8")) if card_of_base.exists() else {}
+    card = bases.card(base)
     if "products" in card:
         card["products"] = sorted({*card["products"], *plan.products})
     card |= {
@@ -234,7 +234,7 @@ def _complete(part: Path, base: Base, plan: Plan, run: Run) -> None:
         "configuration": run.config.model_dump(mode="json"),
         "last_metrics": runs.last_metrics(run),
     }
-    runs.write_whole(part / "model_card.json", json.dumps(card, indent=1) + "\n")
+    atomic.write(part / "model_card.json", json.dumps(card, indent=1) + "\n")
 
 
 def _silent(text: str) -> None:

@@ -9,8 +9,10 @@ import yaml
 
 from lad_agent import recipe
 from lad_agent.images import file_sha256
-from lad_agent.judgement import Judgement
+from lad_agent.inspection import ReviewDecision
+from lad_agent.judgement import Disposition, Finding, Judgement
 from lad_agent.reasoners import Question
+from lad_agent.store import open_store
 from tests.cli.conftest import Cli
 from tests.scripted import Scripted, bad, good, write_parts, write_recipe
 
@@ -59,6 +61,36 @@ def test_results_and_their_truth_do_the_same(cli: Cli, line: Path, reasoner: Scr
     assert "calibration" not in yaml.safe_load((line / "recipe.yaml").read_text())
 
 
+def test_findings_of_reviews_calibrate(cli: Cli, line: Path) -> None:
+    """At an audit rate of 1 a person sees every part, so the findings are those of whole lots."""
+    recipe_file = line / "recipe.yaml"
+    recipe_file.write_text(recipe_file.read_text().replace("audit_rate: 0.0", "audit_rate: 1.0"))
+    assert cli("inspect", line).code == 0
+    with open_store("lad-agent.db", create=False) as audit:
+        for review in audit.reviews()[:-1]:
+            faulty = "bad" in Path(review.inspected.intake.image).parts
+            audit.decide_review(
+                review.id,
+                ReviewDecision(
+                    finding=Finding.NONCONFORMING if faulty else Finding.CONFORMING,
+                    disposition=Disposition.SCRAP if faulty else None,
+                    by="ana",
+                ),
+            )
+    ran = cli("calibrate", "--from-reviews", "--recipe", recipe_file, "--escape", 0.1)
+    assert (ran.code, ran.err) == (0, "")
+    assert "note: left out 1 reviewed parts that wait for a person yet" in ran.out
+    assert "promise: at most 10.0% escapes, 95% sure" in ran.out
+    assert recipe.load(recipe_file).calibration is not None
+
+
+def test_reviews_that_doubt_alone_has_picked_are_refused(cli: Cli, line: Path) -> None:
+    assert cli("inspect", line).code == 0
+    ran = cli("calibrate", "--from-reviews", "--recipe", line / "recipe.yaml")
+    assert ran.code == 5
+    assert "raise audit_rate in the recipe" in ran.error
+
+
 def test_too_few_parts_leave_the_recipe_alone(cli: Cli, line: Path) -> None:
     text = (line / "recipe.yaml").read_text()
     ran = cli("calibrate", line, "--recipe", line / "recipe.yaml")
@@ -87,6 +119,7 @@ def test_pictures_of_the_training_are_refused(cli: Cli, line: Path) -> None:
     [
         (("--escape", 0), 2, "a promise of 0 escape cannot be kept"),
         (("--truth", "."), 2, "--truth DIR says what the pictures of a results.jsonl"),
+        (("--from-reviews",), 2, "give DATA, labelled pictures or results, or --from-reviews"),
         (("--costs", "1,2"), 2, "--costs needs --bad-share"),
         (("--costs", "1,2", "--bad-share", 0.1), 2, "--costs 1,2: give three numbers"),
         (("--bad-share", 0.1), 2, "--bad-share belongs to --costs"),
@@ -109,6 +142,11 @@ def test_costs_choose_without_a_promise(cli: Cli, line: Path) -> None:
               "--bad-share", 0.02, "--dry-run")  # fmt: skip
     assert ran.code == 0
     assert "promise: none: chosen by costs" in ran.out
+
+
+def test_neither_data_nor_reviews_is_one_line(cli: Cli, line: Path) -> None:
+    ran = cli("calibrate", "--recipe", line / "recipe.yaml")
+    assert (ran.code, "give DATA" in ran.error) == (2, True)
 
 
 def test_a_model_made_for_other_products_is_refused(cli: Cli, line: Path, reasoner: Scripted) -> None:  # fmt: skip  # noqa: E501

@@ -10,7 +10,7 @@ from tests.cli.conftest import Cli
 from tests.scripted import Scripted, good
 
 BROKEN = Broken(
-    "screw_bag", "scripted", "2026-05-01", "escape_rate", "6 of 40 audited are bad", hold=True
+    "screw_bag", "v1", "scripted", "2026-05-01", "escape_rate", "6 of 40 audited are bad", hold=True
 )
 
 

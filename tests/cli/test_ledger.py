@@ -115,6 +115,8 @@ def _head_finding(cli: Cli) -> dict[str, str]:
 
 def test_a_store_is_archived_backed_up_and_restored(cli: Cli, signed: Path) -> None:
     assert "verified" in cli("store", "backup", "backup.db").out
+    wrong = cli("store", "archive", "2026.db", "--before", "soon")
+    assert (wrong.code, "--before soon: give a date" in wrong.error) == (2, True)
     assert "stay here too" in cli("store", "archive", "2026.db", "--before", "2999-01-01").out
     waiting = {one["inspection"] for one in _reviews(cli)}
     assert {one["id"] for one in cli("audit", "list", "--json").json} == waiting

@@ -53,6 +53,24 @@ def test_a_review_is_shown_by_its_id_or_its_inspections(cli: Cli, waiting: list[
     assert "malformed-answer" in text
 
 
+def test_what_is_shown_is_nothing_that_a_terminal_obeys(
+    cli: Cli, tmp_path: Path, reasoner: Scripted
+) -> None:
+    folder = tmp_path / "tray\x1b[2J"
+    recipe = write_recipe(folder)
+    recipe.write_text(recipe.read_text().replace("exactly 2 washers", '"2 washers \\e[31m"'))
+    write_parts(folder, 1)
+    reasoner.script = malformed
+    assert cli("inspect", folder).code == 0
+    [review] = cli("review", "list", "--json").json
+    cli("review", "decide", review["id"], "--finding", "conforming", "--comment", "\x1b]0;x\x07",
+        "--by", "ann\x1b[1A\u202e")  # fmt: skip
+    told = cli("review", "show", review["id"]).out
+    assert all(line.isprintable() for line in told.split("\n"))
+    for text in ("tray\\x1b[2J/part-000.png", "washers \\x1b[31m", "\\x1b]0;x\\x07", "ann\\x1b[1A"):
+        assert text in told
+
+
 def test_a_decision_closes_the_inspection_and_its_pause(
     cli: Cli, waiting: list[str], tmp_path: Path
 ) -> None:

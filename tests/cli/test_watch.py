@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from lad_agent.store import InspectionFilter, open_store, outbox
+from lad_agent.store.outbox import OutboxRow
 from tests.cli.conftest import Cli
 from tests.outbox.receiver import SECRET, Receiver, receiving
 from tests.scripted import write_parts, write_recipe
@@ -134,6 +136,25 @@ def test_the_outbox_from_the_command_line(
         assert ran.out.splitlines()[0].endswith("0 waiting")
         assert len(ran.out.splitlines()) == 4
         assert cli("inspect", tray, "--limit", 4).code == 0
+        assert cli("doctor").code == 0
+        receiver.answer = lambda _: (422, {}, 0.0)
+        monkeypatch.setenv("LAD_AGENT_OUTBOX_TRIES", "1")
+        assert cli("outbox", "send").code == 0
+        ran = cli("outbox", "list")
+        assert "0 waiting, 1 given up" in ran.out
+        assert "given up: it answered 422" in ran.out
+        ran = cli("doctor")
+        assert (ran.code, "1 given up" in ran.error) == (5, True)
+        assert "lad-agent outbox retry --given-up" in ran.error
+        assert cli("outbox", "retry").out == "0 due now\n"
+        assert cli("outbox", "retry", "--given-up").out == "1 due now\n"
+        assert cli("doctor").code == 0
+        with open_store("lad-agent.db") as audit:
+            old = update(OutboxRow).values(at="2026-01-01T00:00:00.000000Z")
+            audit.transact([lambda unit: unit.connection.execute(old)])
+        ran = cli("doctor")
+        assert (ran.code, "1 waiting since 2026-01-01T00:00" in ran.error) == (5, True)
+        assert "lad-agent outbox send" in ran.error
     monkeypatch.delenv("LAD_AGENT_WEBHOOK_URL")
     ran = cli("outbox", "off", "webhook")
     assert (ran.code, "--give-up gives them up" in ran.error) == (2, True)

@@ -112,6 +112,9 @@ def test_weakest_token_is_that_of_the_rationale(tokenizer, reader, text, word):
     found = answer(reader, tokenizer, ids, table_for(tokenizer, ids, probabilities))
     assert found.text == whole
     assert found.weakest_token == pytest.approx(0.6, abs=1e-4)
+    total = (verdict - 1) * math.log(0.99) + math.log(0.6)
+    assert found.sum_logprob == pytest.approx(total, abs=1e-4)
+    assert found.mean_logprob == pytest.approx(total / verdict, abs=1e-5)
     assert found.tokens == len(ids)
 
 
@@ -143,7 +146,7 @@ def test_an_answer_cut_off_is_never_read(tokenizer, reader, text):
     table = table_for(tokenizer, ids, [0.9] * (len(ids) + 1))
     found = answer(reader, tokenizer, ids, table, limit=len(ids))
     assert found.text == text.format("no")
-    assert (found.weakest_token, found.p_yes) == (None, None)
+    assert (found.weakest_token, found.sum_logprob, found.p_yes) == (None, None, None)
     whole = answer(reader, tokenizer, ids, table, limit=len(ids) + 1)
     assert whole.weakest_token is not None
 
@@ -173,6 +176,15 @@ def test_weakest_token_whatever_the_characters(think, data):
     found = reader.read(Generated(ids, logprobs, True, [sure] * len(ids)))
     assert found.weakest_token == pytest.approx(0.7)
     assert found.p_yes > 0.99
+
+
+def test_certain_tokens_add_up_to_no_more_than_certainty():
+    """Rounding leaves log-probabilities a hair above 0."""
+    tokenizer, reader = _qwen()
+    ids = tokenizer("<think>a</think><answer>no</answer>")["input_ids"]
+    sure = torch.full([len(reader.spelled)], -1.0)
+    found = reader.read(Generated(ids, [3e-8] * len(ids), True, [sure] * len(ids)))
+    assert (found.weakest_token, found.mean_logprob, found.sum_logprob) == (1.0, 0.0, 0.0)
 
 
 def test_a_token_that_holds_the_bracket_too_gives_no_score():

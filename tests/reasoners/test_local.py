@@ -24,7 +24,7 @@ COLOURS = (toy.DARK, toy.BRIGHT, toy.GREEN, toy.BLUE, toy.RED)
 
 
 _TIME = {"elapsed_s"}
-_FIGURES = {"anomaly_score", "confidence", "weakest_token"}
+_FIGURES = {"anomaly_score", "confidence", "weakest_token", "mean_logprob", "sum_logprob"}
 
 
 @pytest.fixture
@@ -81,7 +81,8 @@ def test_agrees_with_the_stock_generate(toy_model, tmp_path, colour):
 def test_agrees_with_the_stock_generate_on_several_references_and_another_size(toy_model, tmp_path):
     path = toy.write_recipe(tmp_path, samples=0).path
     toy.picture(toy.BRIGHT, 5, 84).save(tmp_path / "second.png")
-    written = path.read_text().replace("[reference.png]", "[reference.png, second.png]")
+    listed = "[reference.png, second.png]\nreferences_shown: 2"
+    written = path.read_text().replace("[reference.png]", listed)
     path.write_text(written.replace("image_size: 56", "image_size: 84"))
     recipe = load(path)
     question = Question(recipe, toy.picture(toy.DARK, 3, 84), "1" * 64)
@@ -205,6 +206,56 @@ class TestDraws:
         [b] = toy_model.judge_batch([toy.question(many, toy.GREEN)])
         assert (a.raw_text, a.anomalous) == (b.raw_text, b.anomalous)
         assert a.weakest_token == pytest.approx(b.weakest_token, abs=1e-6)
+
+
+class TestOtherReferences:
+    """A part in doubt is judged again under the recipe's next references, one at a time."""
+
+    @pytest.fixture
+    def several(self, tmp_path):
+        return toy.write_recipe(
+            tmp_path, references=3, samples=0, sample_below=1.0, other_references=2
+        )
+
+    def test_each_answer_is_that_under_its_reference_alone(self, toy_model, several):
+        alone = [
+            dataclasses.replace(
+                several,
+                references=several.references[n : n + 1],
+                reference_sha256=several.reference_sha256[n : n + 1],
+                policy=several.policy.model_copy(update={"other_references": None}),
+                task_version=f"alone {n}",
+            )
+            for n in range(3)
+        ]
+        for colour in (toy.GREEN, toy.DARK):
+            [found] = toy_model.judge_batch([toy.question(several, colour)])
+            first, *others = (toy_model.judge_batch([toy.question(r, colour)])[0] for r in alone)
+            assert found.raw_text == first.raw_text
+            scores = [j.anomaly_score for j in (first, *others)]
+            assert found.anomaly_score == pytest.approx(sum(scores) / 3, abs=1e-5)
+            assert found.tokens == first.tokens + sum(j.tokens for j in others)
+            assert found.samples == 2
+            agree = [j.anomalous == first.anomalous for j in others]
+            assert found.agreement == sum(agree) / 2
+
+    def test_a_batch_judges_as_one_by_one(self, toy_model, several):
+        questions = [toy.question(several, COLOURS[n % 5], n) for n in range(10)]
+        alone = [toy_model.judge_batch([question])[0] for question in questions]
+        assert close(toy_model.judge_batch(questions), alone)
+
+    def test_draws_and_other_references_join(self, toy_model, several):
+        policy = several.policy.model_copy(update={"samples": 3})
+        both = dataclasses.replace(several, policy=policy)
+        [found] = toy_model.judge_batch([toy.question(both, toy.GREEN)])
+        assert found.samples == 5
+
+    def test_more_references_than_are_shown_are_not_read_into_the_prompt(self, toy_model, tmp_path):
+        one = toy.write_recipe(tmp_path / "one", samples=0)
+        three = toy.write_recipe(tmp_path / "three", references=3, samples=0)
+        assert one.task_version != three.task_version
+        [a], [b] = (toy_model.judge_batch([toy.question(r, toy.GREEN)]) for r in (one, three))
+        assert close([a], [b])
 
 
 class TestLimits:

@@ -76,6 +76,18 @@ async def test_what_is_sent(open_served, server, recipe):
     assert [image.tobytes() for image in shown] == [image.tobytes() for image in expected]
 
 
+async def test_other_references_are_sent_one_turn_after_the_other(open_served, server, tmp_path):
+    recipe = toy.write_recipe(
+        tmp_path, references=3, samples=0, sample_below=0.75, other_references=2
+    )
+    await open_served().judge(toy.question(recipe, toy.GREEN))
+    assert [(body["temperature"], body["n"]) for body in server.requests] == [(0.0, 1)] * 3
+    for body, reference in zip(server.requests, images.references(recipe), strict=True):
+        parts = body["messages"][1]["content"]
+        first, _ = (_decode(p["image_url"]["url"]) for p in parts if p["type"] != "text")
+        assert first.tobytes() == reference.tobytes()
+
+
 def _decode(url):
     head, data = url.split(",")
     assert head == "data:image/png;base64"

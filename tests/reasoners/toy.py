@@ -55,13 +55,18 @@ def picture(colour: tuple[int, int, int], seed: int = 0, size: int = SIZE) -> Im
     return Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8))
 
 
-def write_recipe(folder: Path, *, rule: str = "exactly 1 lamp", **policy: Any) -> Recipe:
-    """A recipe for the toy with one reference picture."""
+def write_recipe(
+    folder: Path, *, rule: str = "exactly 1 lamp", references: int = 1, **policy: Any
+) -> Recipe:
+    """A recipe for the toy; the first reference is that of its training, the next ones lighter."""
     folder.mkdir(parents=True, exist_ok=True)
-    picture(DARK, seed=99, size=100).save(folder / "reference.png")
+    names = ["reference.png", *(f"reference-{n}.png" for n in range(1, references))]
+    for n, name in enumerate(names):
+        shade = (DARK[0] + 10 * n, DARK[1] + 10 * n, DARK[2] + 10 * n)
+        picture(shade, seed=99 - n, size=100).save(folder / name)
     lines = [f"  {name}: {value}" for name, value in policy.items()] or ["  samples: 4"]
     (folder / "recipe.yaml").write_text(
-        f"product: toy\nimage_size: {SIZE}\nreferences: [reference.png]\n"
+        f"product: toy\nimage_size: {SIZE}\nreferences: [{', '.join(names)}]\n"
         f"rules:\n- {{id: R1, text: {rule}}}\npolicy:\n" + "\n".join(lines) + "\n"
     )
     return load(folder / "recipe.yaml")

@@ -118,6 +118,36 @@ def test_the_same_call_goes_on_where_it_was(
         ablation.run(other, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
 
 
+def test_some_arms_by_time_with_the_seeds_shared(config: RunConfig, tmp_path: Path) -> None:
+    """Captions need their base; every seed takes as many steps as the time allows."""
+    found = ablation.run(
+        config, tmp_path, arms=["captions"], seeds=2, warm_up=0, minutes=0.01, jobs=2,
+        resampling=DRAWS, say=_quiet,
+    )  # fmt: skip
+    assert found is not None
+    assert found["chosen"] == ["base", "captions"]
+    assert [found["arms"][name]["runs"] for name in found["chosen"]] == [2, 2]
+    timed = runs.last_metrics(runs.find_run(tmp_path / "pace" / "captions"))
+    held = [runs.find_run(tmp_path / f"seed-{seed}" / "captions").config for seed in (0, 1)]
+    steps = max(1, round(0.6 / timed["seconds"] * timed["step"]))
+    assert [one.sft.steps for one in held] == [steps, steps]
+    assert held[0].seed != held[1].seed
+    assert not (tmp_path / "seed-0" / "base").exists()
+    assert "| base | 2 | " in ablation.table(found)
+    assert "SFT only" not in ablation.table(found)
+
+
+def test_arms_bring_what_they_are_measured_by() -> None:
+    assert [arm.name for arm in ablation.chosen(["sft-sft"])] == [
+        "base",
+        "sft",
+        "sft-grpo",
+        "sft-sft",
+    ]
+    with pytest.raises(UsageError, match=r"no arm 'ppo'; known: base, sft, "):
+        ablation.chosen(["ppo"])
+
+
 def test_without_held_out_pictures(config: RunConfig, tmp_path: Path) -> None:
     bare = config.model_copy(update={"data": config.data.model_copy(update={"held_out": None})})
     with pytest.raises(UsageError, match="--held-out PATH"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def test_the_pocket_is_found_by_its_name() -> None:
 def test_unknown_base() -> None:
     with pytest.raises(NotFound, match=r"no base 'qwen9': give pocket, the folder of a Qwen2.5-VL"):
         bases.find("qwen9")
+
+
+def test_runs_of_the_pocket_and_of_products_are_bases(small: Path, tmp_path: Path) -> None:
+    """Such a run binds its folder by a config.json of its own; its licence stands in the card."""
+    (tmp_path / "config.json").write_text('{"seed": 20}')
+    shutil.copytree(small, tmp_path / "model")
+    base = bases.find(str(tmp_path))
+    assert base.folder == tmp_path / "model"
+    assert "licence unknown" in bases.licence(base)
+    (base.folder / "model_card.json").write_text('{"licence": "pocket: Apache-2.0"}')
+    assert bases.licence(base) == "pocket: Apache-2.0"
+    (base.folder / "model_card.json").write_text("[]")
+    with pytest.raises(ModelError, match="a JSON object is wanted"):
+        bases.licence(base)
 
 
 def test_another_family_is_named_with_what_it_would_need(tmp_path: Path) -> None:

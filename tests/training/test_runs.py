@@ -134,3 +134,24 @@ def test_curves(tmp_path: Path) -> None:
     assert drawn is not None
     with Image.open(drawn) as image:
         assert image.width > 500
+
+
+def test_curves_of_several_stages(tmp_path: Path) -> None:
+    """Of a step that was taken twice the later one counts; a torn last line is left out."""
+    folder = tmp_path / "pocket"
+    folder.mkdir()
+    nothing = CliRunner().invoke(app, ["curves", str(folder)])
+    assert isinstance(nothing.exception, NotFound)
+    metrics = folder / "metrics.jsonl"
+    for step in (1, 2, 3, 2, 3):
+        runs.add_line(metrics, {"stage": "dense", "step": step, "cells": 2.0 / step})
+    runs.add_line(metrics, {"name": "dense", "spent": 90.0})
+    runs.add_line(metrics, {"stage": "rules", "step": 1, "loss": 1.0, "mean_token_accuracy": 0.5})
+    with metrics.open("a", encoding="utf-8") as file:
+        file.write('{"stage": "ru')
+    drawn = CliRunner().invoke(app, ["curves", str(folder), "--out", str(tmp_path / "all.png")])
+    assert drawn.exit_code == 0, drawn.exception
+    with Image.open(tmp_path / "all.png") as image:
+        assert image.width > 2 * image.height
+    nowhere = CliRunner().invoke(app, ["curves", str(folder), "--out", str(tmp_path / "no" / "x")])
+    assert isinstance(nowhere.exception, UsageError)

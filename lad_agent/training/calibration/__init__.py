@@ -13,6 +13,7 @@ from lad_agent.training.calibration.parts import (
     refuse_trained_on,
     trained_on,
 )
+from lad_agent.training.calibration.reviewed import Reviewed, of_reviews
 from lad_agent.training.calibration.words import text, values
 from lad_agent.training.calibration.writing import write
 
@@ -21,9 +22,11 @@ __all__ = [
     "Costs",
     "Made",
     "Part",
+    "Reviewed",
     "choose",
     "labelled",
     "of_results",
+    "of_reviews",
     "refuse_trained_on",
     "text",
     "trained_on",

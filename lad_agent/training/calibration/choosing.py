@@ -349,6 +349,7 @@ def _calibration(
         model=parts[0].judgement.model,
         samples=recipe.policy.samples,
         sample_below=recipe.policy.sample_below,
+        other_references=recipe.policy.other_references,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=digest(parts),
         seed=asked.seed,

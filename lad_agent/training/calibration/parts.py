@@ -106,7 +106,7 @@ def of_results(results: Path, examples: Iterable[Example], recipe: Recipe) -> li
     """
     known = {e.sha256: e for e in examples}
     last: dict[str, tuple[tuple[int, str], Part]] = {}
-    for line in jsonl.read(results, partial(_line, known=known, recipe=recipe)):
+    for line in jsonl.read(results, partial(part_of, known=known, recipe=recipe)):
         if line is not None:
             age, part = line
             before = last.get(part.example.sha256)
@@ -121,6 +121,38 @@ def of_results(results: Path, examples: Iterable[Example], recipe: Recipe) -> li
     if len(models) > 1:
         raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
     return sorted(parts, key=lambda part: part.example.sha256)
+
+
+def part_of(
+    entry: Mapping[str, Any], *, known: Mapping[str, Example], recipe: Recipe
+) -> tuple[tuple[int, str], Part] | None:
+    """Age and part of one line of results, `known` by content; None where it is about another.
+
+    Raises:
+        ValueError: it was judged for another task, by other draws, or is not of its form.
+        KeyError: a field is missing.
+    """
+    example = known.get(entry["image_sha256"] or "")
+    if example is None or entry["product"] != recipe.product:
+        return None
+    if entry["task_version"] != recipe.task_version:
+        raise ValueError(
+            f"judged for task {entry['task_version']}, the recipe is {recipe.task_version}; "
+            "inspect again"
+        )
+    told = {name: entry[name] for name in Judgement.model_fields if name in entry}
+    told["seen_product"] = rationale.seen_product(entry["rationale"])
+    judgement = _judgement(told)
+    policy, weakest = recipe.policy, judgement.weakest_token
+    if weakest is not None and judgement.mean_logprob is None:
+        raise ValueError("has no mean_logprob: judged by an older version; inspect again")
+    wanted = policy.more_answers if weakest is not None and weakest < policy.sample_below else 0
+    if judgement.samples != wanted:
+        raise ValueError(
+            f"{judgement.samples} more answers were asked for where the recipe asks for {wanted}; "
+            "inspect again"
+        )
+    return (int(entry.get("attempt", 1)), str(entry.get("id", ""))), Part(example, judgement)
 
 
 def digest(parts: Iterable[Part]) -> str:
@@ -139,30 +171,6 @@ def _once(examples: Sequence[Example], path: Path) -> list[Example]:
                 "one anomalous; correct one of them"
             )
     return list(once.values())
-
-
-def _line(
-    entry: Mapping[str, Any], *, known: Mapping[str, Example], recipe: Recipe
-) -> tuple[tuple[int, str], Part] | None:
-    example = known.get(entry["image_sha256"] or "")
-    if example is None or entry["product"] != recipe.product:
-        return None
-    if entry["task_version"] != recipe.task_version:
-        raise ValueError(
-            f"judged for task {entry['task_version']}, the recipe is {recipe.task_version}; "
-            "inspect again"
-        )
-    told = {name: entry[name] for name in Judgement.model_fields if name in entry}
-    told["seen_product"] = rationale.seen_product(entry["rationale"])
-    judgement = _judgement(told)
-    policy, weakest = recipe.policy, judgement.weakest_token
-    doubtful = weakest is not None and weakest < policy.sample_below
-    if judgement.samples != (policy.samples if doubtful else 0):
-        raise ValueError(
-            f"{judgement.samples} rationales were drawn where the recipe asks for "
-            f"{policy.samples if doubtful else 0}; inspect again"
-        )
-    return (int(entry.get("attempt", 1)), str(entry.get("id", ""))), Part(example, judgement)
 
 
 def _judgement(told: Mapping[str, Any]) -> Judgement:

@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lad_agent import recipe
+from lad_agent import atomic, recipe
 from lad_agent.errors import UsageError
 from lad_agent.recipe import Recipe
 from lad_agent.training.calibration.choosing import Made
@@ -32,8 +31,8 @@ def write(path: Path, made: Made) -> Recipe:
         with path.open(encoding="utf-8", newline="") as opened:
             text = opened.read()
         changed = edited(text, {"policy": made.changes, "calibration": named})
-        _replace(file, data)
-        _replace(path, changed.encode())
+        atomic.write(file, data)
+        atomic.write(path, changed)
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be written ({error.strerror}); check its rights"
@@ -123,9 +122,3 @@ def _scalar(value: Any) -> str:
     if isinstance(value, float) and "e" in written and "." not in written:
         return written.replace("e", ".0e")  # YAML 1.1 reads 1e-05 as a word
     return written
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)  # noqa: PTH105 - the name says that it is atomic

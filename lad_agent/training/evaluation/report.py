@@ -3,14 +3,13 @@
 import base64
 import io
 import math
-import os
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
 
-from lad_agent import images
+from lad_agent import atomic, images
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import plots, scores, tables
 from lad_agent.training.evaluation.figures import Metrics, having
@@ -88,10 +87,8 @@ def write(path: Path, text: str) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)  # noqa: PTH105 - the name says that it is atomic
+        atomic.write(path, text)
     except OSError as error:
         raise UsageError(
             f"--html {path}: cannot be written ({error.strerror}); give a file in a folder that "

@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from lad_agent import images, rationale, recipe
-from lad_agent.errors import UsageError
+from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import jsonl
+from lad_agent.training.sources import loco
 
 LOCO_FOLDERS = {
     "good": "good",
@@ -82,16 +81,15 @@ def mask_rules(folder: Path, image: Path, classes: Mapping[int, str]) -> frozens
     """Rules of the defect classes in the masks of `image`, of a product's folder in LOCO's layout.
 
     The masks are `ground_truth/<kind>/<stem>/*.png`; every class has a grey value of its own.
+
+    Raises:
+        UsageError: a mask cannot be read.
     """
-    found: set[str] = set()
-    for path in sorted((folder / "ground_truth" / image.parent.name / image.stem).glob("*.png")):
-        try:
-            with Image.open(path, formats=images.FORMATS) as mask:
-                counts = mask.convert("L").histogram()
-        except OSError as error:
-            raise UsageError(f"{path}: the mask cannot be read; copy it again") from error
-        found |= {rule for value, rule in classes.items() if counts[value]}
-    return frozenset(found)
+    try:
+        values = loco.mask_values(folder / "ground_truth" / image.parent.name / image.stem)
+    except UnreadableInput as error:
+        raise UsageError(f"the mask {error}; copy it again") from error
+    return frozenset(rule for value, rule in classes.items() if value in values)
 
 
 def rules_of_classes(folder: Path) -> dict[int, str]:

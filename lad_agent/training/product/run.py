@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from transformers.utils import logging
 
-from lad_agent import images, rationale
+from lad_agent import atomic, images, rationale
 from lad_agent.errors import ModelError, UsageError
 from lad_agent.rationale import NOTHING, Count
 from lad_agent.reasoners import EMBEDDED
@@ -32,7 +32,6 @@ from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import ObjectHead, Vocabulary, load_witness
-from lad_agent.training import runs
 from lad_agent.training.pocket import data, dense, sft
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.pocket.dense import DenseConfig
@@ -334,7 +333,7 @@ def _dense_process(out: Path, config: ProductConfig, started: _Started) -> None:
         times: list[float] = []
         tried, own = copy.deepcopy(net), copy.deepcopy(head)
         short = replace(config.dense, steps=PROBE + 1)
-        log = partial(_note_seconds, times)
+        log = partial(_note_time, times)
         begin = time.monotonic()
         dense.train(tried, pictures, short, folder / "dense.safetensors", log, own)
         # The first step waits for memory; only the first process hears of it.
@@ -413,7 +412,7 @@ def planned(out: Path, config: ProductConfig, stage: str, probe: Callable[[Path]
         left = 60 * config.minutes - sum(Clock(out, print).seconds().values())
         steps = max(PROBE, int(SHARES[stage] * left / seconds))
         if dense.place()[0] == 0:
-            runs.write_whole(path, f"{steps}\n")
+            atomic.write(path, f"{steps}\n")
             print(f"{stage}: {steps} steps of {seconds:.2f} s", flush=True)
         if distributed.is_initialized():
             distributed.barrier()
@@ -484,8 +483,8 @@ def _share(said: Sequence[bool | None], verdict: bool) -> float:
     return float(np.mean([v is verdict for v in said])) if said else 0.0
 
 
-def _note_seconds(times: list[float], values: Mapping[str, float]) -> None:
-    times.append(values["seconds"])
+def _note_time(times: list[float], values: Mapping[str, float]) -> None:
+    times.append(time.monotonic())
 
 
 def _language_path(out: Path, stage: SftConfig) -> Path:

@@ -1,6 +1,7 @@
 """Labelled parts out of nothing: a reasoner whose errors are known, and no picture on disk."""
 
 import hashlib
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def part(name: str, bad: bool, says_bad: bool | None, sure: float, **more: Any) 
         "anomaly_score": 0.99 if says_bad else 0.01,
         "confidence": sure,
         "weakest_token": sure,
+        "mean_logprob": math.log(sure) / 20,
+        "sum_logprob": math.log(sure),
         "well_formed": True,
         "evidence": "consistent",
         "model": "scripted",

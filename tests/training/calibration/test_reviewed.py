@@ -1,0 +1,118 @@
+"""Findings of reviews as parts: a random sample of the line, whatever became of its parts."""
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from lad_agent import recipe
+from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.inspection import Outcome
+from lad_agent.judgement import Finding, Reason, Result
+from lad_agent.policy import audit_draw
+from lad_agent.recipe import Recipe
+from lad_agent.training.calibration import Reviewed, of_reviews
+from tests.scripted import write_recipe
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    return recipe.load(write_recipe(tmp_path_factory.mktemp("recipe"), "tray"))
+
+
+def _one(
+    loaded: Recipe, number: int, *, bad: bool | None = False, rate: float | None = 1.0, **more: Any
+) -> Reviewed:
+    """One reviewed part: OK if it is good, escalated if it is bad, waiting if `bad` is None."""
+    told: dict[str, Any] = {
+        "id": f"{number:08d}", "part_id": f"p{number}", "station": "s", "lot": None,
+        "image": f"/line/{number}.png", "image_sha256": hashlib.sha256(b"%d" % number).hexdigest(),
+        "product": "tray", "task_version": loaded.task_version,
+        "recipe_version": loaded.recipe_version,
+        "result": Result.NOT_DECIDABLE if bad else Result.OK, "anomalous": bool(bad),
+        "anomaly_score": 0.1, "confidence": 0.5, "decision_score": 0.3, "weakest_token": 0.95,
+        "samples": 0, "agreement": None, "rationale": "R1 washers at A1, B2: 2 of 2 ok",
+        "rule": None, "places": (), "well_formed": True,
+        "reason": Reason.LOW_CONFIDENCE if bad else None, "model": "scripted", "elapsed_s": 0.1,
+        "evidence": "consistent", "final": None, "attempt": 1, "mean_logprob": -0.01,
+        "sum_logprob": -0.2,
+    }  # fmt: skip
+    finding = {True: Finding.NONCONFORMING, False: Finding.CONFORMING, None: None}[bad]
+    return Reviewed(Outcome(**told | more), finding, "R1" if bad else None, rate)
+
+
+def test_what_was_drawn_is_taken_whether_it_was_escalated_or_audited(loaded: Recipe) -> None:
+    """People saw all the doubtful and few of the sure ones; the sample holds both at one rate."""
+    line = [_one(loaded, n, bad=n % 2 == 1, rate=0.2) for n in range(500)]
+    parts, notes = of_reviews(line, loaded)
+    drawn = {
+        one.outcome.image_sha256: one
+        for one in line
+        if audit_draw(one.outcome.image_sha256 or "", loaded.recipe_version) < 0.2
+    }
+    assert {part.example.sha256 for part in parts} == set(drawn)
+    assert 70 < len(parts) < 130
+    assert 0.35 < sum(part.bad for part in parts) / len(parts) < 0.65
+    assert notes == []
+    for part in parts:
+        assert part.bad == (drawn[part.example.sha256].finding is Finding.NONCONFORMING)
+        assert part.judgement.weakest_token == 0.95
+
+
+def test_at_an_audit_rate_of_1_every_reviewed_part_is_taken(loaded: Recipe) -> None:
+    parts, _ = of_reviews([_one(loaded, n, bad=n > 5) for n in range(12)], loaded)
+    assert len(parts) == 12
+    assert {part.example.rule for part in parts if part.bad} == {"R1"}
+
+
+def test_parts_without_a_picture_an_answer_or_a_known_rate(loaded: Recipe) -> None:
+    gated = _one(
+        loaded, 1, bad=True, anomalous=None, anomaly_score=None, confidence=None,
+        weakest_token=None, mean_logprob=None, sum_logprob=None, well_formed=False,
+        reason=Reason.TOO_DARK,
+    )  # fmt: skip
+    unread = _one(loaded, 2, bad=True, image_sha256=None, reason=Reason.UNREADABLE)
+    unknown = _one(loaded, 3, rate=None)
+    [part], _ = of_reviews([gated, unread, unknown, _one(loaded, 4, product="other")], loaded)
+    assert (part.bad, part.judgement.anomalous) == (True, None)
+
+
+def test_what_is_left_out_is_told(loaded: Recipe) -> None:
+    line = [
+        _one(loaded, 0),
+        _one(loaded, 1, bad=None),
+        _one(loaded, 2, task_version="older"),
+        _one(loaded, 3, samples=4, agreement=1.0),
+        _one(loaded, 4, mean_logprob=None, sum_logprob=None),
+        _one(loaded, 5, model="older", id="0"),
+    ]
+    parts, notes = of_reviews(line, loaded)
+    assert len(parts) == 1
+    assert notes == [
+        "1 reviewed parts that wait for a person yet: decide them first",
+        "3 reviewed parts that were judged for another task, by other draws, or by an older "
+        "version",
+        "1 reviewed parts that were judged by another model than scripted",
+    ]
+
+
+def test_of_several_attempts_the_last_one_counts(loaded: Recipe) -> None:
+    digest = "ab" * 32
+    first = _one(loaded, 1, bad=True, image_sha256=digest, anomaly_score=0.2)
+    second = _one(loaded, 2, bad=True, image_sha256=digest, anomaly_score=0.3, attempt=2)
+    [part], _ = of_reviews([second, first], loaded)
+    assert part.judgement.anomaly_score == 0.3
+
+
+def test_findings_that_contradict_are_refused(loaded: Recipe) -> None:
+    line = [_one(loaded, n, bad=n == 1, image_sha256="ab" * 32) for n in (1, 2)]
+    with pytest.raises(UsageError, match=r"/line/2\.png: found conforming in one review"):
+        of_reviews(line, loaded)
+
+
+@pytest.mark.parametrize("rate", [0.0, None])
+def test_without_a_random_sample_there_is_nothing_to_calibrate_on(
+    loaded: Recipe, rate: float | None
+) -> None:
+    with pytest.raises(CheckFailed, match="raise audit_rate in the recipe"):
+        of_reviews([_one(loaded, n, rate=rate) for n in range(40)], loaded)
