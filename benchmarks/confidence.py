@@ -174,12 +174,12 @@ def weakened(model: Path, keep: Path, noise: float) -> Path:
     return unfinished.rename(folder)
 
 
-def _feature(name: str, sign: float = 1.0) -> Source:
+def _feature(name: str) -> Source:
     place = confidence.FEATURES.index(name)
 
     def read(judgement: Judgement) -> float:
         found = confidence.features(judgement)
-        return sign * found[place] if found else -np.inf
+        return found[place] if found else -np.inf
 
     return lambda parts: read
 
@@ -198,8 +198,6 @@ def learned(parts: Sequence[Part]) -> Confidence:
 
 SOURCES: Mapping[str, Source] = {
     **{name.replace("_", " "): _feature(name) for name in confidence.FEATURES},
-    "sampled": _feature("sampled", -1.0),
-    "weakest token and agreement": _raw,
     "all, learned": learned,
 }
 

@@ -19,21 +19,25 @@ if TYPE_CHECKING:
     from lad_agent.recipe import Recipe
 
 FEATURES = (
+    "raw_confidence",
     "weakest_token",
     "mean_logprob",
     "sum_logprob",
     "margin",
     "agreement",
-    "sampled",
-    "says_anomalous",
+    "decided_at_once",
     "evidence_consistent",
+    "says_anomalous",
 )
 """What a judgement shows about its own verdict; see `features`."""
+
+EITHER_WAY = frozenset({"says_anomalous"})
+"""Of these the more may mean the less sure; of all others more never does."""
 
 KEPT_ORDER = 0.001
 """Share of the raw confidence in an isotonic one: within a step its order is kept."""
 
-_LEAST = 1e-9
+_LEAST = 1e-6
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -95,7 +99,7 @@ class Promise(_Strict):
 
     def __str__(self) -> str:
         what = "escapes" if self.quantity == "escape_rate" else "overkill"
-        return f"at most {self.at_most:.1%} {what}, {self.sure:.0%} sure"
+        return f"at most {percent(self.at_most, 1)} {what}, {percent(self.sure)} sure"
 
 
 class Counts(_Strict):
@@ -140,6 +144,16 @@ class Calibration(_Strict):
     reference: Reference
 
 
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as it was asked for: `decimals` at least, and never rounded to something else.
+
+    >>> percent(0.01, 1), percent(0.0005, 1), percent(0.95), percent(0.995)
+    ('1.0%', '0.05%', '95%', '99.5%')
+    """
+    shortest, exact = f"{share:.{decimals}%}", f"{100 * share:.10g}%"
+    return exact if len(exact) > len(shortest) else shortest
+
+
 def raw(judgement: Judgement) -> float | None:
     """The confidence before any calibration: weakest token and agreement, each answer one vote."""
     if judgement.weakest_token is None:
@@ -151,13 +165,16 @@ def raw(judgement: Judgement) -> float | None:
 def features(judgement: Judgement) -> tuple[float, ...] | None:
     """The numbers named by `FEATURES`; None where there is no verdict to have confidence in.
 
-    `weakest_token` is the log of its probability, `mean_logprob` and `sum_logprob` are those of the
-    rationale, `margin` is how far the score is from 0.5, doubled; `agreement` is 1 where no more
-    answers were asked for, and `sampled` says whether they were. Evidence that contradicts is no
-    feature: it sends a part to a person whatever the confidence.
+    The raw confidence and the probabilities of the weakest token, the mean token and the whole
+    rationale are log-odds: nearly all are near 1, and differ there. `margin` is how far the score
+    is from 0.5, doubled; `agreement` is 1 where no more answers were asked for, and
+    `decided_at_once` says that none were. Evidence that contradicts is no feature: it sends a part
+    to a person whatever the confidence.
     """
+    plain = raw(judgement)
     if (
         judgement.anomalous is None
+        or plain is None
         or judgement.weakest_token is None
         or judgement.mean_logprob is None
         or judgement.sum_logprob is None
@@ -165,14 +182,15 @@ def features(judgement: Judgement) -> tuple[float, ...] | None:
     ):
         return None
     return (
-        math.log(max(judgement.weakest_token, _LEAST)),
-        judgement.mean_logprob,
-        judgement.sum_logprob,
+        _log_odds(_log(plain)),
+        _log_odds(_log(judgement.weakest_token)),
+        _log_odds(judgement.mean_logprob),
+        _log_odds(judgement.sum_logprob),
         2 * abs(judgement.anomaly_score - 0.5),
         1.0 if judgement.agreement is None else judgement.agreement,
-        float(judgement.samples > 0),
-        float(judgement.anomalous),
+        float(judgement.samples == 0),
         float(judgement.evidence == "consistent"),
+        float(judgement.anomalous),
     )
 
 
@@ -219,6 +237,16 @@ def _logistic(judgement: Judgement, model: Logistic) -> float:
         return 0.0
     parts = zip(found, model.centre, model.scale, model.weights, strict=True)
     return _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
+
+
+def _log(share: float) -> float:
+    return math.log(max(share, _LEAST))
+
+
+def _log_odds(logprob: float) -> float:
+    """ln(p / (1 - p)) from ln(p)."""
+    below = min(logprob, -_LEAST)
+    return below - math.log(-math.expm1(below))
 
 
 def _sigmoid(value: float) -> float:

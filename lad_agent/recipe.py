@@ -174,13 +174,15 @@ class Fault:
         return f"line {self.line}: {self.message}"
 
 
-def load(path: Path) -> Recipe:
+def load(path: Path, *, anew: bool = False) -> Recipe:
     """Read, validate and hash the recipe at `path`.
+
+    With `anew` a calibration that cannot be used is left out: another one is about to be made.
 
     Raises:
         RecipeError: names the file and its first fault (`check` lists them all).
     """
-    content, faults = _read(path)
+    content, faults = _read(path, anew=anew)
     if content is None or faults:
         more = f" (and {len(faults) - 1} more: lad-agent recipe check)" if len(faults) > 1 else ""
         raise RecipeError(f"{path}: {faults[0]}{more}")
@@ -247,7 +249,7 @@ def _version(content: object) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> tuple[RecipeFile | None, list[Fault]]:
+def _read(path: Path, *, anew: bool = False) -> tuple[RecipeFile | None, list[Fault]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -282,7 +284,10 @@ def _read(path: Path) -> tuple[RecipeFile | None, list[Fault]]:
         try:
             _calibration(path, content.calibration)
         except ValueError as error:
-            faults.append(Fault(lines[("calibration",)], str(error)))
+            if anew:
+                content = content.model_copy(update={"calibration": None})
+            else:
+                faults.append(Fault(lines[("calibration",)], str(error)))
     return content, sorted(faults, key=lambda fault: fault.line)
 
 

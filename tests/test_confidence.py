@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lad_agent import confidence, recipe
-from lad_agent.confidence import Calibration, Counts, Isotonic, Logistic, Reference
+from lad_agent.confidence import Calibration, Counts, Isotonic, Logistic, Promise, Reference
 from lad_agent.judgement import Judgement, Reason, Result
 from lad_agent.policy import decide, decide_by_recipe
 from lad_agent.reasoners.base import Drawn, Question, judgement
@@ -20,7 +20,7 @@ from tests.scripted import part, write_recipe
 
 SHARES = st.floats(0, 1)
 LOGISTIC = Logistic(
-    centre=(0.0,) * 8, scale=(2.0, *(1.0,) * 7), weights=(4.0, *(0.0,) * 7), intercept=1.0
+    centre=(0.0,) * 9, scale=(2.0, *(1.0,) * 8), weights=(4.0, *(0.0,) * 8), intercept=1.0
 )
 OLDER = LOGISTIC.model_copy(
     update={"features": ("weakest_token",), "centre": (0.0,), "scale": (1.0,), "weights": (1.0,)}
@@ -71,23 +71,30 @@ def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
 
 
 def test_logistic_by_hand() -> None:
-    found = confidence.calibrated(_said(weakest_token=0.5), LOGISTIC)
-    assert found.confidence == pytest.approx(1 / (1 + math.exp(-(1 + 4 * math.log(0.5) / 2))))
-    assert found.model_copy(update={"confidence": 0.95}) == _said(weakest_token=0.5)
+    found = confidence.calibrated(_said(weakest_token=0.8), LOGISTIC)
+    assert found.confidence == pytest.approx(1 / (1 + math.exp(-(1 + 4 * math.log(4) / 2))))
+    assert found.model_copy(update={"confidence": 0.95}) == _said(weakest_token=0.8)
 
 
 def test_every_feature_has_its_weight() -> None:
     said = _said(
-        weakest_token=0.5, mean_logprob=-0.1, sum_logprob=-2.0, anomaly_score=0.9, anomalous=True,
-        samples=4, agreement=0.75, evidence="unchecked",
+        weakest_token=0.5, mean_logprob=math.log(0.8), sum_logprob=math.log(0.2), anomaly_score=0.9,
+        anomalous=True, samples=4, agreement=0.75, evidence="unchecked",
     )  # fmt: skip
-    shown = (math.log(0.5), -0.1, -2.0, 0.8, 0.75, 1.0, 1.0, 0.0)
+    shown = (math.log(0.7 / 0.3), 0.0, math.log(4), math.log(0.25), 0.8, 0.75, 0.0, 0.0, 1.0)
     assert confidence.features(said) == pytest.approx(shown)
     for place, value in enumerate(shown):
-        weights = tuple(float(n == place) for n in range(8))
-        model = LOGISTIC.model_copy(update={"weights": weights, "scale": (1.0,) * 8})
+        weights = tuple(float(n == place) for n in range(9))
+        model = LOGISTIC.model_copy(update={"weights": weights, "scale": (1.0,) * 9})
         expected = 1 / (1 + math.exp(-(1 + value)))
         assert confidence.calibrated(said, model).confidence == pytest.approx(expected)
+
+
+def test_certainties_and_impossibilities_are_numbers() -> None:
+    sure = _said(weakest_token=1.0, mean_logprob=0.0, sum_logprob=0.0)
+    not_at_all = _said(weakest_token=0.0, mean_logprob=-50.0, sum_logprob=-1000.0)
+    for said in (sure, not_at_all):
+        assert all(map(math.isfinite, confidence.features(said) or (math.nan,)))
 
 
 def test_a_verdict_without_what_the_model_asks_for_is_not_sure() -> None:
@@ -133,7 +140,7 @@ def test_a_calibrated_confidence_is_a_share_and_keeps_the_order(
         {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3, 0.2]},
         {"kind": "isotonic", "x": [0.1, 0.5], "y": [0.3]},
         LOGISTIC.model_dump() | {"weights": (1.0,)},
-        LOGISTIC.model_dump() | {"features": ("weakest_token",)},  # and eight weights
+        LOGISTIC.model_dump() | {"features": ("weakest_token",)},  # and nine weights
         LOGISTIC.model_dump() | {"intercept": math.nan},
         {"kind": "forest"},
     ],
@@ -142,6 +149,21 @@ def test_a_model_that_cannot_be_applied_is_refused(loaded: Recipe, wrong: dict[s
     whole = _calibration(loaded).model_dump() | {"confidence_model": wrong}
     with pytest.raises(ValidationError):
         Calibration.model_validate(whole)
+
+
+@pytest.mark.parametrize(
+    ("at_most", "sure", "words"),
+    [
+        (0.01, 0.95, "at most 1.0% escapes, 95% sure"),
+        (0.0014, 0.995, "at most 0.14% escapes, 99.5% sure"),
+        (0.0005, 0.9999, "at most 0.05% escapes, 99.99% sure"),
+    ],
+)
+def test_a_promise_is_never_rounded_to_a_better_one(
+    at_most: float, sure: float, words: str
+) -> None:
+    made = Promise(quantity="escape_rate", at_most=at_most, sure=sure, seen=0, of=1)
+    assert str(made) == words
 
 
 def test_a_calibration_survives_its_file(loaded: Recipe) -> None:

@@ -78,7 +78,7 @@ def calibrate(
     if escape is None and overkill is None and priced is None:
         escape = 0.01
     asked = calibration.Asked(escape, overkill, confidence, priced, fit_share, seed)
-    loaded = load(recipe)
+    loaded = load(recipe, anew=True)
     _refuse_shipped(recipe)
     chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store)
     pictures = _pictures(data, truth, from_reviews=from_reviews)
@@ -96,7 +96,7 @@ def calibrate(
         parts = _judge(examples, loaded, chosen)
     made = calibration.choose(parts, loaded, asked)
     if html is not None:
-        pages.write(html, reports.page(made, priced))
+        pages.write(html, reports.page(made))
     written = None if dry_run else calibration.write(recipe, made)
     if as_json:
         version = written.recipe_version if written else None

@@ -116,9 +116,9 @@ def test_every_source_has_a_row() -> None:
     head, *rows = confidence.rows(LINE, parts(60, 60, seed=1, wrong=0.3))
     assert [row[0] for row in rows] == list(confidence.SOURCES)
     assert {len(row) for row in rows} == {len(head)} == {7}
-    weakest, sampled = rows[0], next(row for row in rows if row[0] == "sampled")
-    assert float(weakest[1].split()[0]) > 0.8
-    assert sampled[1].startswith("0.500")
+    plain, at_once = rows[0], next(row for row in rows if row[0] == "decided at once")
+    assert float(plain[1].split()[0]) > 0.8
+    assert at_once[1].startswith("0.500")
 
 
 def test_the_cost_of_a_way_is_the_mean_of_its_parts() -> None:

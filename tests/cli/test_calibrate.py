@@ -49,6 +49,24 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
     assert {json.loads(one)["result"] for one in inspected.out.splitlines()} == {"OK"}
 
 
+@pytest.mark.parametrize("broken", ["edited", "gone"])
+def test_a_broken_calibration_is_made_again_as_its_error_says(
+    cli: Cli, line: Path, broken: str
+) -> None:
+    recipe_file = line / "recipe.yaml"
+    calibrate = ("calibrate", line, "--recipe", recipe_file, "--escape", 0.1)
+    assert cli(*calibrate).code == 0
+    [file] = line.glob("recipe.calibration-*.json")
+    text = file.read_text()
+    file.write_text(text.replace('"at_most": 0.1', '"at_most": 0.2'))
+    if broken == "gone":
+        file.unlink()
+    ran = cli("inspect", line)
+    assert (ran.code, "run lad-agent calibrate again" in ran.error) == (2, True)
+    assert cli(*calibrate).code == 0
+    assert cli("inspect", line).code == 0
+
+
 def test_results_and_their_truth_do_the_same(cli: Cli, line: Path, reasoner: Scripted) -> None:
     cli("inspect", line, "--out", "results.jsonl")
     asked = len(reasoner.asked)

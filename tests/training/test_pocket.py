@@ -291,9 +291,15 @@ def test_rules_follow_known_forms_and_agree_with_their_clauses() -> None:
             assert [statement.rule for statement in statements] == [None]
             continue
         assert [statement.rule for statement in statements] == [None, *(r.id for r in chosen)]
-        subjects = [statement.subject for statement in statements[1:]]
-        assert len(set(subjects)) == len(subjects)
-        assert set(subjects) <= {*synloco.classes(product), *synloco.attributes(product)}
+        about = [
+            (clause.subject, *(subject for subject, _ in clause.values))
+            for clause in statements[1:]
+        ]
+        assert len(set(about)) == len(about)
+        assert {subject for subject, *_ in about} <= {
+            *synloco.classes(product),
+            *synloco.attributes(product),
+        }
 
 
 def test_half_the_prompts_or_fewer_hold_throughout() -> None:
@@ -351,8 +357,21 @@ def test_about_half_the_pairings_do_not_hold() -> None:
                 rule = next(rule for rule in chosen if rule.id == clause.rule)
                 if isinstance(rationale.read_rule(rule.text), Fit):
                     held.setdefault(product, []).append(clause.ok)
-    assert set(held) == {"juice_bottle", "splicing_connectors"}
+    assert set(held) == {"breakfast_box", "juice_bottle", "splicing_connectors"}
     assert all(0.4 <= np.mean(values) <= 0.65 for values in held.values()), held
+
+
+def test_any_two_attributes_are_paired_by_drawn_tables() -> None:
+    tables: dict[tuple[str, str, str], set[str]] = {}
+    for _, product, chosen in _prompts(_many(300)):
+        for rule in chosen:
+            if isinstance(form := rationale.read_rule(rule.text), Fit):
+                tables.setdefault((product, form.subject, form.other), set()).add(rule.text)
+    for product in ("breakfast_box", "juice_bottle", "splicing_connectors"):
+        names = synloco.attributes(product)
+        missing = [(a, b) for a in names for b in names if a != b and (product, a, b) not in tables]
+        assert missing == []
+    assert len(tables["juice_bottle", "icon", "liquid"]) > 12
 
 
 def test_a_pairing_that_cannot_be_off_is_left_as_it_is() -> None:

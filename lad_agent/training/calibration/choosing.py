@@ -9,10 +9,18 @@ from datetime import UTC, datetime
 import numpy as np
 
 from lad_agent import confidence
-from lad_agent.confidence import Calibration, ConfidenceModel, Counts, Promise, Reference
+from lad_agent.confidence import (
+    Calibration,
+    ConfidenceModel,
+    Counts,
+    Promise,
+    Reference,
+    percent,
+)
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Judgement, Result
 from lad_agent.policy import decide, decide_by_recipe
+from lad_agent.promise import upper_bound
 from lad_agent.recipe import Policy, Recipe
 from lad_agent.training.calibration import fitting, promises
 from lad_agent.training.calibration.parts import Part, digest
@@ -105,6 +113,7 @@ class Made:
     results: tuple[Result, ...]
     before: tuple[Result, ...]
     zero: Zero | None
+    costs: Costs | None
     notes: tuple[str, ...]
 
     @property
@@ -120,18 +129,34 @@ class Made:
         pairs = zip(self.parts, self.results, strict=True)
         return sum(part.bad == bad and found == result for part, found in pairs)
 
+    def spent(self, results: Sequence[Result]) -> float | None:
+        """Expected cost a part where these parts have `results`; None without costs."""
+        costs, counts = self.costs, self.calibration.chosen_on
+        if costs is None:
+            return None
+        share = {True: costs.bad_share / counts.bad, False: (1 - costs.bad_share) / counts.good}
+        price = {
+            (True, Result.OK): costs.miss,
+            (False, Result.NOT_OK): costs.overkill,
+            (True, Result.NOT_DECIDABLE): costs.review,
+            (False, Result.NOT_DECIDABLE): costs.review,
+        }
+        pairs = [(part.bad, found) for part, found in zip(self.parts, results, strict=True)]
+        return sum(share[pair[0]] * price.get(pair, 0.0) for pair in pairs)
+
 
 def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
     """Fit the confidence model on some parts and choose the thresholds on the others.
 
-    With good parts only, overkill alone is promised, and no more than the surer half of them
-    passes.
+    With good parts only, overkill alone is promised, no more than the surer half of them passes,
+    and no confidence model is fitted: it would learn that "bad" is always wrong.
 
     Raises:
         CheckFailed: too few parts, or no threshold keeps the promise.
     """
     if parts and not any(part.bad for part in parts):
-        asked = replace(asked, escape=None, overkill=asked.overkill or FIRST_WEEK_OVERKILL)
+        overkill = asked.overkill or FIRST_WEEK_OVERKILL
+        asked = replace(asked, escape=None, overkill=overkill, fit_share=0.0)
     _require(parts, asked)
     fitted, others, notes = _split(parts, asked)
     model = fitting.fit(fitted, asked.seed) if fitted else None
@@ -154,6 +179,7 @@ def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
         results=tuple(decide(part.judgement, policy).result for part in judged),
         before=before,
         zero=_zero(judged, recipe.policy, asked.sure),
+        costs=asked.costs,
         notes=(),
     )
     return replace(made, notes=(*notes, *_notes(made, asked)))
@@ -192,7 +218,9 @@ def _least(asked: Asked) -> dict[str, int]:
 
 def _for(kind: str, asked: Asked) -> str:
     rate, what = (asked.escape, "escapes") if kind == "bad" else (asked.overkill, "overkill")
-    return "" if rate is None else f" for at most {rate:.3g} {what} at {asked.sure:.0%}"
+    if rate is None:
+        return ""
+    return f" for at most {percent(rate, 1)} {what}, {percent(asked.sure)} sure"
 
 
 def _split(parts: Sequence[Part], asked: Asked) -> tuple[list[Part], list[Part], list[str]]:
@@ -242,8 +270,8 @@ def _thresholds(
             levels = np.unique(accepted)[::-1]
             if rate is not None:
                 levels = promises.keeping(levels, harmed, of, rate, asked.sure)
-            if not len(levels):
-                raise CheckFailed(_impossible(key, harmed, of, asked))
+                if not len(levels):
+                    raise CheckFailed(_impossible(key, harmed, of, rate, asked.sure))
             chosen = float(levels[-1])
             if asked.costs is not None:
                 chosen = _cheapest(levels, accepted, harmed, parts, asked.costs, bad=bad)
@@ -267,13 +295,14 @@ def _sure(parts: Sequence[Part]) -> Floats:
     return np.array([part.judgement.confidence for part in parts], dtype=np.float64)
 
 
-def _impossible(key: str, harmed: Floats, of: int, asked: Asked) -> str:
+def _impossible(key: str, harmed: Floats, of: int, rate: float, sure: float) -> str:
     what, kind = ("pass", "bad") if key == "pass_confidence" else ("be rejected", "good")
-    rate = asked.escape if kind == "bad" else asked.overkill
-    top = int((harmed == harmed.max()).sum()) if len(harmed) else 0
+    top = int((harmed == harmed.max()).sum())
+    least = math.ceil(1000 * upper_bound(top, of, sure)) / 1000
     return (
-        f"no threshold keeps {rate:.3g} at {asked.sure:.0%}: {top} of {of} {kind} parts would "
-        f"{what} as the surest of all; promise less, label more parts, or mend the model"
+        f"no threshold keeps {percent(rate, 1)}, {percent(sure)} sure: {top} of {of} {kind} parts "
+        f"would {what} as the surest of all; ask for {percent(least, 1)} or more, label more "
+        "parts, or mend the model"
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lad_agent import rationale
 from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.inputs import RECIPE_FILE
 from lad_agent.judgement import Judgement
 from lad_agent.recipe import Recipe
 from lad_agent.training import runs
@@ -43,7 +44,8 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
     """The pictures of `product` at `path` that may calibrate, each content once.
 
     Where the layout keeps pictures for training apart, these are left out: how many comes second.
-    Own pictures are all of the split test: nothing says that a training took its share.
+    Own pictures are all of the split test: nothing says that a training took its share. Without a
+    recipe beside them they are of `product`, whatever their folder is called.
 
     Raises:
         UsageError: no layout that is known, no picture of the product, or labels that contradict.
@@ -51,10 +53,15 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
     """
     source = open_source(path)
     found = list(source)
+    if source.layout == OWN and not (_folder(path) / RECIPE_FILE).is_file():
+        found = [replace(e, product=product) for e in found]
     mine = [e for e in found if e.product == product]
     if not mine:
         names = ", ".join(sorted({e.product for e in found})) or "nothing"
-        raise UsageError(f"{path}: no picture of {product}; there is {names}")
+        raise UsageError(
+            f"{path}: no picture of {product}; there is {names}; "
+            f"give those of {product}, or the recipe of these"
+        )
     once = _once(mine, path)
     if source.layout == OWN:
         return [replace(e, split="test") for e in once], 0
@@ -161,6 +168,10 @@ def digest(parts: Iterable[Part]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
 def _once(examples: Sequence[Example], path: Path) -> list[Example]:
     once: dict[str, Example] = {}
     for e in examples:
@@ -180,7 +191,9 @@ def _judgement(told: Mapping[str, Any]) -> Judgement:
     except ValidationError as error:
         first = error.errors()[0]
         name = first["loc"][0] if first["loc"] else "the line"
-        raise ValueError(f"{name} is {told.get(str(name))!r}: {first['msg']}") from error
+        raise ValueError(
+            f"{name} is {told.get(str(name))!r}: {first['msg']}; inspect again"
+        ) from error
 
 
 def _names(examples: Sequence[Example]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from lad_agent.judgement import Result
 from lad_agent.training import evaluation
 from lad_agent.training.calibration import choosing, words
-from lad_agent.training.calibration.choosing import Costs, Made
+from lad_agent.training.calibration.choosing import Made
 from lad_agent.training.calibration.parts import Part
 from lad_agent.training.evaluation import plots
 from lad_agent.training.evaluation.scores import Floats
@@ -63,7 +63,7 @@ show();
 """
 
 
-def page(made: Made, costs: Costs | None = None) -> str:
+def page(made: Made) -> str:
     """The report as HTML that needs nothing else; pictures of mistakes are embedded."""
     judged = tuple(
         _judged(part, result) for part, result in zip(made.parts, made.results, strict=True)
@@ -73,14 +73,14 @@ def page(made: Made, costs: Costs | None = None) -> str:
     lines = "".join(f"<li>{escape(line)}</li>" for line in words.text(made).splitlines())
     own = (
         f"<ul>{lines}</ul>{_SLIDERS % _data(made)}"
-        f'<div class="charts">{"".join(f"<figure>{c}</figure>" for c in charts(made, costs))}</div>'
+        f'<div class="charts">{"".join(f"<figure>{c}</figure>" for c in charts(made))}</div>'
         "<h2>These parts, decided so</h2>"
     )
     head, middle, rest = evaluation.page(judged, figures, title).partition("</h1>")
     return head + middle + own + rest
 
 
-def charts(made: Made, costs: Costs | None = None) -> list[str]:
+def charts(made: Made) -> list[str]:
     """Confidence by truth of the verdict, escapes and people by threshold, and the costs."""
     known = [p for p in made.parts if p.judgement.anomalous is not None]
     right = [p.judgement.confidence or 0.0 for p in known if p.right]
@@ -106,10 +106,9 @@ def charts(made: Made, costs: Costs | None = None) -> list[str]:
     if count.bad:
         lines.append(plots.Line("bad parts passed", levels, _share(bad, levels, count.bad)))
     out.append(plots.curves(lines, title="Passed by threshold", x="pass at confidence", y="share"))
-    if costs is not None:
-        spent = choosing.cost_of(
-            levels, np.concatenate([good, bad]), bad, made.parts, costs, bad=True
-        )
+    if made.costs is not None:
+        accepted = np.concatenate([good, bad])
+        spent = choosing.cost_of(levels, accepted, bad, made.parts, made.costs, bad=True)
         line = plots.Line("misses and reviews of parts said to be good", levels, spent)
         top = max(float(spent.max()), 1e-9)
         out.append(

@@ -1,8 +1,10 @@
 """A calibration in a quality engineer's words, and as plain values."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
+from lad_agent.confidence import percent
 from lad_agent.judgement import Result
 from lad_agent.training.calibration.choosing import Made
 
@@ -19,7 +21,14 @@ def text(made: Made) -> str:
         told.append(
             f"zero-miss point: at confidence {made.zero.threshold:.6g} none of {counts.bad} bad "
             f"parts passes and {made.zero.good_passed} of {counts.good} good ones do; at most "
-            f"{made.zero.bound:.2%} escapes, {made.zero.sure:.0%} sure"
+            f"{math.ceil(1e4 * made.zero.bound) / 1e4:.2%} escapes, {percent(made.zero.sure)} sure"
+        )
+    spent = made.spent(made.results)
+    if spent is not None and made.costs is not None:
+        told.append(
+            f"cost: {spent:.4g} a part where {percent(made.costs.bad_share)} are bad; "
+            f"{made.spent(made.before):.4g} with the recipe as it was, {made.costs.review:.4g} "
+            "with a person for every part"
         )
     told += [
         f"to people: {_escalated(made.results)} of these parts, {_escalated(made.before)} with "
@@ -47,6 +56,7 @@ def values(made: Made) -> dict[str, Any]:
         "bad": {result.value: made.count(bad=True, result=result) for result in Result},
         "escape": "unknown" if not made.calibration.chosen_on.bad else _seen(made),
         "escalated_before": made.before.count(Result.NOT_DECIDABLE),
+        "cost_a_part": made.spent(made.results),
         "zero_miss": asdict(made.zero) if made.zero else None,
         "notes": list(made.notes),
     }

@@ -56,7 +56,7 @@ def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
 
 def _product(folder: Path) -> str:
     file = folder / RECIPE_FILE
-    return recipe.load(file).product if file.is_file() else folder.name
+    return recipe.load(file, anew=True).product if file.is_file() else folder.name
 
 
 def _row(

@@ -124,7 +124,9 @@ def test_pictures_of_a_validation_are_told(loaded: Recipe) -> None:
 
 
 def test_with_good_parts_only_escapes_are_unknown_and_more_go_to_people(loaded: Recipe) -> None:
-    made = choose(parts(200, 0), loaded, Asked(fit_share=0))
+    made = choose(parts(200, 0), loaded, Asked(overkill=0.2))
+    assert made.calibration.chosen_on == confidence.Counts(good=200, bad=0)
+    assert made.calibration.confidence_model is None
     assert [p.quantity for p in made.calibration.promises] == ["overkill_rate"]
     assert "escape: unknown" in made.promised
     assert "escape: unknown" in text(made)
@@ -144,7 +146,11 @@ def test_with_good_parts_only_escapes_are_unknown_and_more_go_to_people(loaded: 
         ),
         (400, 298, "1 more bad parts"),
         (0, 0, "20 more good .* and 299 more bad"),
-        (10, 0, r"49 more good parts \(there are 10, 59 are needed for at most 0.05 overkill"),
+        (
+            10,
+            0,
+            r"49 more good parts \(there are 10, 59 are needed for at most 5.0% overkill, 95% sure",
+        ),
     ],
 )
 def test_too_few_are_refused_with_how_many_more(
@@ -157,8 +163,10 @@ def test_too_few_are_refused_with_how_many_more(
 def test_all_scores_equal_promise_nothing(loaded: Recipe) -> None:
     same = [part(f"g{n}", False, False, 0.8) for n in range(300)]
     same += [part(f"b{n}", True, n % 10 > 0, 0.8) for n in range(300)]
-    with pytest.raises(CheckFailed, match="30 of 300 bad parts would pass as the surest of all"):
+    words = "30 of 300 bad parts would pass as the surest of all; ask for 13.4% or more"
+    with pytest.raises(CheckFailed, match=words):
         choose(same, loaded, Asked(fit_share=0))
+    assert choose(same, loaded, Asked(escape=0.134, fit_share=0)).count(bad=True, result=Result.OK)
 
 
 def test_parts_without_a_verdict_go_to_people_and_count(loaded: Recipe) -> None:
@@ -202,8 +210,13 @@ def test_costs_choose_by_hand(loaded: Recipe) -> None:
     cheap_review = Asked(None, costs=Costs(1000, 0, 1, 0.5), fit_share=0)
     dear_review = Asked(None, costs=Costs(10, 0, 9, 0.5), fit_share=0)
     # a miss of 1000 against ten reviews of 1, then of 10 against ten reviews of 9
-    assert choose(found, loaded, cheap_review).changes["pass_confidence"] == 0.9
-    assert choose(found, loaded, dear_review).changes["pass_confidence"] == 0.6
+    cheap, dear = (choose(found, loaded, asked) for asked in (cheap_review, dear_review))
+    assert cheap.changes["pass_confidence"] == 0.9
+    assert dear.changes["pass_confidence"] == 0.6
+    # ten good ones and two bad ones reviewed; then one missed and one reviewed
+    assert cheap.spent(cheap.results) == pytest.approx(0.5 * 10 / 20 + 0.5 * 2 / 20)
+    assert dear.spent(dear.results) == pytest.approx(0.5 * (10 + 9) / 20)
+    assert "cost: 0.475 a part where 50% are bad; " in text(dear)
     assert "in-sample: the costs" in text(choose(found, loaded, dear_review))
 
 

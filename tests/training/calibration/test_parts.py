@@ -102,9 +102,17 @@ def test_labels_that_contradict_are_refused(tray: Path) -> None:
         labelled(tray, "tray")
 
 
-def test_a_product_that_is_not_there_names_what_is(tray: Path) -> None:
-    with pytest.raises(UsageError, match="no picture of screw_bag; there is tray"):
-        labelled(tray, "screw_bag")
+def test_a_product_that_is_not_there_names_what_is(tray: Path, tmp_path: Path) -> None:
+    wanted = "no picture of other; there is {}; give those of other, or the recipe of these"
+    with pytest.raises(UsageError, match=wanted.format("tray")):
+        labelled(tray, "other")
+    with pytest.raises(UsageError, match=wanted.format("screw_bag")):
+        labelled(layouts.loco(tmp_path / "loco"), "other")
+
+
+def test_own_pictures_without_a_recipe_beside_them_are_of_the_recipe_given(tmp_path: Path) -> None:
+    examples, _ = labelled(layouts.own(tmp_path), "screw_bag")
+    assert {e.product for e in examples} == {"screw_bag"}
 
 
 def test_pictures_kept_for_training_are_left_out(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_the_page_needs_nothing_else_and_holds_every_part(made: Made) -> None:
-    text = page(made, Costs(100, 10, 1, 0.1))
+    text = page(replace(made, costs=Costs(100, 10, 1, 0.1)))
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "promise: at most 10.0% escapes, 95% sure; at most 10.0% overkill, 95% sure" in text
     for title in (

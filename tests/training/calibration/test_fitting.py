@@ -1,0 +1,43 @@
+"""The confidence model: learned from few errors, and never against what speaks for a verdict."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lad_agent import confidence
+from lad_agent.confidence import Logistic
+from lad_agent.training.calibration import Part, fitting
+from tests.training.calibration.synthetic import parts
+
+
+def test_too_few_errors_teach_nothing() -> None:
+    assert fitting.fit(parts(200, 200, wrong=0.0), seed=0) is None
+    assert fitting.fit(parts(200, 200, wrong=0.1), seed=0) is not None
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), skill=st.floats(-2, 3))
+def test_more_certainty_is_never_less_confidence(seed: int, skill: float) -> None:
+    model = fitting.fit(_by_chance(parts(80, 80, seed=seed, skill=skill, wrong=0.3), seed), seed=0)
+    assert model is not None
+    if isinstance(model, Logistic):
+        weights = zip(confidence.FEATURES, model.weights, strict=True)
+        assert all(w >= 0 for name, w in weights if name not in confidence.EITHER_WAY)
+
+
+def _by_chance(found: Sequence[Part], seed: int) -> list[Part]:
+    """The same with a margin, an agreement and log-probabilities that know nothing."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for part in found:
+        margin, mean, total = rng.random(3)
+        told = {
+            "anomaly_score": 0.5 + (0.5 if part.judgement.anomalous else -0.5) * margin,
+            "mean_logprob": -mean / 100,
+            "sum_logprob": -total,
+        }
+        out.append(replace(part, judgement=part.judgement.model_copy(update=told)))
+    return out
