@@ -26,6 +26,8 @@ PAIRINGS, MOST_PAIRINGS = 0.25, 5
 A model that meets the shipped tables alone learns to repeat what it sees, and never to look it up:
 after 5,200 steps it had followed 15 of 188 drawn tables that did not hold.
 """
+OTHER_PAIRS = 0.5
+"""Share of the pairings among other rules that pair any two attributes by a drawn table."""
 
 
 def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]]:
@@ -56,10 +58,13 @@ def mixed(
         order = order[: int(rng.integers(1, len(order) + 1))]
     kept = [all_forms[i] for i in order]
     true = _which_hold(rng, kept)
-    chosen = [
-        holding(form, facts, rng) if holds else _drawn(form, facts, rng, values)
-        for form, holds in zip(kept, true, strict=True)
-    ]
+    chosen: list[Form] = []
+    for form, holds in zip(kept, true, strict=True):
+        if isinstance(form, Fit) and rng.random() < OTHER_PAIRS:
+            subject, other = map(str, rng.choice(names, 2, replace=False))
+            chosen.append(_paired(rng, subject, other, facts, values, holds))
+        else:
+            chosen.append(holding(form, facts, rng) if holds else _drawn(form, facts, rng, values))
     return _numbered(chosen)
 
 
@@ -111,18 +116,27 @@ def _pairings(
 ) -> list[Form]:
     pairs = [(one, two) for one in names for two in names if one != two]
     size = min(len(pairs), int(rng.integers(1, MOST_PAIRINGS + 1)))
-    out: list[Form] = []
-    for i in rng.choice(len(pairs), size=size, replace=False):
-        subject, other = pairs[i]
-        named, keys = (
-            [v for v in values[name] if v != rationale.NOTHING] for name in (subject, other)
-        )
-        table = {str(key): str(rng.choice(named)) for key in rng.permutation(keys)}
-        seen, key = (facts.attributes.get(name, rationale.NOTHING) for name in (subject, other))
-        if key in table and seen in named and rng.random() < 0.3:
-            table[key] = seen
-        out.append(Fit(subject, other, tuple((value, key) for key, value in table.items())))
-    return out
+    return [
+        _paired(rng, pairs[i][0], pairs[i][1], facts, values, holds=bool(rng.random() < 0.5))
+        for i in rng.choice(len(pairs), size=size, replace=False)
+    ]
+
+
+def _paired(
+    rng: np.random.Generator,
+    subject: str,
+    other: str,
+    facts: Facts,
+    values: Mapping[str, Sequence[str]],
+    holds: bool,
+) -> Fit:
+    """A value of `subject` drawn for each of `other`; it holds where the picture allows either."""
+    named, keys = ([v for v in values[n] if v != rationale.NOTHING] for n in (subject, other))
+    table = {str(key): str(rng.choice(named)) for key in rng.permutation(keys)}
+    seen, key = (facts.attributes.get(name, rationale.NOTHING) for name in (subject, other))
+    if key in table and seen in named:
+        table[key] = seen if holds else str(rng.choice([v for v in named if v != seen] or [seen]))
+    return Fit(subject, other, tuple((value, key) for key, value in table.items()))
 
 
 def _which_hold(rng: np.random.Generator, kept: Sequence[Form]) -> Sequence[bool]:
