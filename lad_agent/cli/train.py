@@ -50,6 +50,10 @@ def pocket(
     ],
     threads: Annotated[int | None, typer.Option(min=1, help="Processor cores (all).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of pictures, weights and order.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Only the last stage, from this pocket model: pocket, or a folder."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="A dry run of so few steps a stage, through all.")
     ] = None,
@@ -60,12 +64,14 @@ def pocket(
     """
     from dataclasses import replace
 
+    from lad_agent.reasoners import EMBEDDED
     from lad_agent.training.pocket import run
 
     config = run.shortened(steps) if steps is not None else run.PocketConfig()
     if seed is not None:
         config = replace(config, seed=seed)
-    model = run.train_pocket(out, config, threads=threads, say=typer.echo)
+    start = EMBEDDED if base == "pocket" else Path(base) if base else None
+    model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
     typer.echo(f"{model}\n  lad-agent inspect PATH --reasoner {model}")
 
 

@@ -30,6 +30,7 @@ from lad_agent.errors import UsageError
 from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
+from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import (
     MOST,
@@ -44,6 +45,8 @@ from lad_agent.training.pocket import (
     architecture,
     data,
     dense,
+    joint,
+    photometric,
     rules,
     run,
     sft,
@@ -678,6 +681,86 @@ def test_fine_tuning_goes_on_where_it_was_cut_off(
     assert not _same(whole.model.language_model, untrained.model.language_model)
 
 
+# --- everything together
+
+
+def test_the_parts_of_a_step_are_shared_evenly() -> None:
+    sample = sft.Sample("", "", ())
+    drawn = [joint.Drawn(0, n, sample, length) for n, length in enumerate((9, 1, 8, 2, 7, 3, 6, 4))]
+    both = [joint.shares(drawn, rank, 2) for rank in (0, 1)]
+    assert sorted(one.position for parts in both for part in parts for one in part) == list(
+        range(8)
+    )
+    lengths = [[[one.length for one in part] for part in parts] for parts in both]
+    assert lengths == [[[1, 3], [6, 8]], [[2, 4], [7, 9]]]
+
+
+def test_the_loss_of_the_text_reaches_the_tower(
+    processor: Any, pictures: data.Pictures, references: dict[str, Tensor]
+) -> None:
+    model = _net(processor)
+    head = ObjectHead(WIDTH, dense.WORDS)
+    config = joint.JointConfig(batch=4)
+    drawn = joint._drawn(config, 0, pictures, references, processor)
+    labels = dense.targets(pictures.facts)
+    found = joint.losses(model, head, processor, pictures, labels, drawn, 0)
+    assert set(found) == {"text", "cells", "position", "product", "counts", "attributes"}
+    found["text"].backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad for p in model.model.visual.parameters()]
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in gradients)
+    assert all(p.grad is None for p in head.parameters())
+
+
+def test_training_together_goes_on_where_it_was_cut_off(
+    processor: Any, pictures: data.Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "REFERENCES", 2)
+    monkeypatch.setattr(joint, "REFRESH", 2)
+    monkeypatch.setattr(joint, "LOGGED", 2)
+    config = joint.JointConfig(steps=4, batch=4, warmup=1, save_every=2)
+
+    def train(name: str, log: Any) -> tuple[Qwen2_5_VLForConditionalGeneration, ObjectHead]:
+        model = _net(processor)
+        torch.manual_seed(0)
+        head = ObjectHead(WIDTH, dense.WORDS)
+        joint.train(model, head, processor, pictures, config, tmp_path / name, log, 5)
+        return model, head
+
+    lines: list[Mapping[str, float]] = []
+
+    def stop(values: Mapping[str, float]) -> None:
+        lines.append(values)
+        if values["step"] == 4:
+            raise StoppedError
+
+    whole, head = train("whole", lambda values: None)
+    with pytest.raises(StoppedError):
+        train("cut", stop)
+    assert [line["step"] for line in lines] == [2, 4]
+    assert not dense.finished(tmp_path / "cut", config)
+    resumed, other = train("cut", lambda values: None)
+    assert dense.finished(tmp_path / "cut", config)
+    assert _same(whole, resumed)
+    assert _same(head, other)
+    fresh, blank = _net(processor), ObjectHead(WIDTH, dense.WORDS)
+    joint.load(fresh, blank, tmp_path / "whole")
+    assert _same(whole, fresh)
+    assert _same(head, blank)
+
+
+def test_half_the_pictures_are_exposed_otherwise_and_alike_by_seed() -> None:
+    image = np.full((196, 196, 3), 120, np.uint8)
+    image[60:120, 60:120] = (200, 40, 40)
+    found = [photometric.exposed(np.random.default_rng(n), image) for n in range(200)]
+    changed = [bool((one != image).any()) for one in found]
+    assert 70 < sum(changed) < 130
+    assert all(one.dtype == np.uint8 and one.shape == image.shape for one in found)
+    red = [one[90, 90].astype(int) - one[20, 20] for one in found]
+    assert all(difference[0] > 20 > -20 > difference[1] for difference in red)
+    again = photometric.exposed(np.random.default_rng(7), image)
+    assert np.array_equal(found[7], again)
+
+
 # --- a run
 
 
@@ -738,9 +821,35 @@ def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
     assert card["products"] == list(synloco.PRODUCTS)
     assert card["configuration"]["dense"]["steps"] == 2
     assert set(card["last_losses"]) == {"dense"}  # two steps are too few for the trainer's log
-    assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules"}
+    assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules", "joint"}
     assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
     assert str(_shortened().seed) in card["made_by"]
+
+
+@pytest.mark.usefixtures("small_runs")
+def test_the_last_stage_goes_on_from_a_model(finished: Path, tmp_path: Path) -> None:
+    base = finished / "model"
+    config = replace(_shortened(), seed=41)
+    model = run.train_pocket(tmp_path, config, base=base, threads=1, say=lambda text: None)
+    card = json.loads((model / "model_card.json").read_text(encoding="utf-8"))
+    assert set(card["seconds"]) == {"pictures", "joint"}
+    assert card["configuration"]["base"] == fingerprint(base)
+    assert set(card["base"]["seconds"]) >= {"dense", "rules", "joint"}
+    opened = [Qwen2_5_VLForConditionalGeneration.from_pretrained(f) for f in (base, model)]
+    assert not _same(opened[0].model.visual, opened[1].model.visual)
+    assert not _same(opened[0].model.language_model, opened[1].model.language_model)
+
+
+def test_a_base_that_cannot_be_gone_on_from_is_refused(finished: Path, tmp_path: Path) -> None:
+    base = finished / "model"
+    for config, words in (
+        (_shortened(), "another with --seed"),
+        (replace(_shortened(), seed=41, width=192), "its width is 64, not 192"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            run.train_pocket(tmp_path, config, base=base, threads=1)
+    with pytest.raises(UsageError, match="no pocket model"):
+        run.train_pocket(tmp_path, _shortened(), base=tmp_path, threads=1)
 
 
 def test_the_witness_is_kept_with_the_model(finished: Path, pictures: data.Pictures) -> None:
@@ -766,6 +875,7 @@ def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.Mo
         steps.append("fine-tuning")
 
     monkeypatch.setattr(sft, "train", train)
+    monkeypatch.setattr(joint, "train", train)
     monkeypatch.setattr(data, "picture", train)
     monkeypatch.setattr(dense, "losses", train)
     (finished / "model" / "model.safetensors").unlink()

@@ -8,6 +8,7 @@ minutes. The heads are kept as the second witness (`lad_agent.reasoners.witness`
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,6 +32,17 @@ IGNORE = -100
 RARE = -5.0
 """Bias at the start of heads that mostly say no: the first steps are not spent on learning it."""
 WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIBUTES)
+
+
+class Schedule(Protocol):
+    """What `schedule` reads of a stage's configuration."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def decay_share(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ def train(
         nn.init.constant_(layer.bias, RARE)
     net = nn.ModuleDict({"tower": model.model.visual, "head": head, "cover": cover})
     optimizer = _optimizer(net, config)
-    done = _resume(checkpoint, net, optimizer)
+    done = resume(checkpoint, net, optimizer)
     labels = targets(pictures.facts, head.words)
     for step in range(done, config.steps):
         for group in optimizer.param_groups:
@@ -121,14 +133,14 @@ def train(
         loss = sum(parts.values(), torch.zeros(()))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        _average_gradients(optimizer, world)
+        average_gradients(optimizer, world)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
         if step % 20 == 0 and rank == 0:
             values = {name: part.item() for name, part in parts.items()}
             log({"step": step, **values})
         if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
-            _save(checkpoint, net, optimizer, step + 1)
+            save(checkpoint, net, optimizer, step + 1)
     return head
 
 
@@ -139,7 +151,7 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def finished(checkpoint: Path, config: DenseConfig) -> bool:
+def finished(checkpoint: Path, config: Schedule) -> bool:
     """Whether `checkpoint` is that of a training run to its last step."""
     if not checkpoint.exists():
         return False
@@ -153,8 +165,8 @@ def load(
     """Load the tower of `checkpoint` into `model`; returns the heads."""
     tensors = load_file(checkpoint)
     head = ObjectHead(model.config.text_config.hidden_size, words)
-    model.model.visual.load_state_dict(_under(tensors, "net.tower."))
-    head.load_state_dict(_under(tensors, "net.head."))
+    model.model.visual.load_state_dict(under(tensors, "net.tower."))
+    head.load_state_dict(under(tensors, "net.head."))
     return head
 
 
@@ -222,14 +234,14 @@ def measure(
     return {product: float(np.mean(values)) for product, values in sorted(right.items())}
 
 
-def schedule(step: int, config: DenseConfig) -> float:
+def schedule(step: int, config: Schedule) -> float:
     """Linear warm-up, then constant, then linear decay to 2% in the last `decay_share`."""
     warm = min(1.0, (step + 1) / config.warmup)
     left = (config.steps - step) / (config.steps * config.decay_share)
     return warm * min(1.0, max(0.02, left))
 
 
-def _average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
+def average_gradients(optimizer: torch.optim.Optimizer, world: int) -> None:
     if world == 1:
         return
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -249,7 +261,7 @@ def _optimizer(net: nn.ModuleDict, config: DenseConfig) -> torch.optim.Optimizer
     return MuonAndAdamW(net, net["tower"], config.learning_rate)
 
 
-def _save(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer, step: int) -> None:
     tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
@@ -259,13 +271,13 @@ def _save(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer, step
     part.replace(path)
 
 
-def _resume(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:
+def resume(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     tensors = load_file(path)
-    net.load_state_dict(_under(tensors, "net."))
+    net.load_state_dict(under(tensors, "net."))
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _under(tensors, "optimizer.").items():
+    for name, value in under(tensors, "optimizer.").items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     whole = optimizer.state_dict()
@@ -273,5 +285,5 @@ def _resume(path: Path, net: nn.ModuleDict, optimizer: torch.optim.Optimizer) ->
     return int(tensors["step"])
 
 
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -25,10 +25,12 @@ from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
 from lad_agent.errors import UsageError
-from lad_agent.reasoners.witness import ObjectHead
+from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.witness import ObjectHead, load_witness
 from lad_agent.training import synloco
-from lad_agent.training.pocket import architecture, data, dense, sft
+from lad_agent.training.pocket import architecture, data, dense, joint, sft
 from lad_agent.training.pocket.dense import DenseConfig
+from lad_agent.training.pocket.joint import JointConfig
 from lad_agent.training.pocket.sft import SftConfig
 
 
@@ -45,28 +47,43 @@ class PocketConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
     rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
+    joint: JointConfig = field(default_factory=JointConfig)
+    base: str = ""
+    """Fingerprint of the model that the joint stage goes on from, "" after the stages before it."""
 
 
 Say = Callable[[str], None]
 
 
 def train_pocket(
-    out: Path, config: PocketConfig | None = None, *, threads: int | None = None, say: Say = print
+    out: Path,
+    config: PocketConfig | None = None,
+    *,
+    base: Path | None = None,
+    threads: int | None = None,
+    say: Say = print,
 ) -> Path:
     """Train the pocket model into `out`; returns the model folder.
 
+    With `base`, the folder of a pocket model, only the joint stage is run, on new pictures: choose
+    another seed than that model's.
+
     Raises:
-        UsageError: `out` holds a run of another configuration, or cannot be written.
+        UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
+            another size, has no heads, or was made with the same seed.
     """
     config = config or PocketConfig()
+    if base is not None:
+        config = replace(config, base=_checked(base, config))
     torch.set_flush_denormal(True)
     workers = threads or os.cpu_count() or 1
     torch.set_num_threads(workers)
     bind(out, config)
     clock = Clock(out, say)
-    total = config.dense_pictures + config.sft_pictures
     with clock.stage("pictures"):
-        data.make(out / "pictures", total, config.seed, workers, shards_made(say, "pictures"))
+        data.make(
+            out / "pictures", _pictures(config), config.seed, workers, shards_made(say, "pictures")
+        )
         data.make(
             out / "validation",
             config.validation_pictures,
@@ -75,24 +92,32 @@ def train_pocket(
             shards_made(say, "validation pictures"),
         )
     processes = max(n for n in (1, 2, 4, 8) if n <= workers)
+    if base is None:
+        _stages(out, config, clock, processes)
+    with clock.stage("joint"):
+        if not dense.finished(_joint_path(out), config.joint):
+            share(processes, _joint_process, out, config, base)
+    processor, net, head = _start(out, config, base)
+    joint.load(net, head, _joint_path(out))
+    validation = data.load(out / "validation", config.validation_pictures)
+    read = dense.measure(net, head, validation, len(validation))
+    say(f"joint: pictures read wholly right by the head: {shares_read(read)}")
+    clock.result("head_reads", read)
+    return export(out, net, processor, head, config, clock.seconds(), base)
+
+
+def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> None:
+    """Everything before the joint stage: the tower alone, then the language model alone."""
     with clock.stage("dense"):
         if not dense.finished(out / "dense.safetensors", config.dense):
             share(processes, _dense_process, out, config)
-    processor, net = _network(config)
-    head = dense.load(net, out / "dense.safetensors")
     with clock.stage("features"):
-        validation = data.load(out / "validation", config.validation_pictures)
-        read = dense.measure(net, head, validation, len(validation))
-        say(f"dense: pictures read wholly right by the head: {shares_read(read)}")
-        clock.result("head_reads", read)
         if not (out / "features.safetensors").exists():
             share(processes, _features_process, out, config)
     for stage in (config.captions, config.rules):
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
                 share(processes, _sft_process, out, config, stage)
-    net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
-    return export(out, net, processor, head, config, clock.seconds())
 
 
 def share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:
@@ -129,6 +154,54 @@ def _network(config: PocketConfig) -> tuple[Any, Qwen2_5_VLForConditionalGenerat
         processor.tokenizer, seed=config.seed, width=config.width, layers=config.layers
     )
     return processor, net
+
+
+def _pictures(config: PocketConfig) -> int:
+    return config.sft_pictures if config.base else config.dense_pictures + config.sft_pictures
+
+
+def _checked(base: Path, config: PocketConfig) -> str:
+    """The fingerprint of a base that can be gone on from."""
+    if load_witness(base) is None:
+        raise UsageError(f"{base}: no pocket model (witness.json is missing)")
+    made = json.loads((base / "model_card.json").read_text(encoding="utf-8"))["configuration"]
+    for name in ("width", "layers"):
+        if made[name] != getattr(config, name):
+            raise UsageError(f"{base}: its {name} is {made[name]}, not {getattr(config, name)}")
+    if made["seed"] == config.seed:
+        raise UsageError(f"{base} was made with seed {config.seed}; name another with --seed")
+    return fingerprint(base)
+
+
+def _start(
+    out: Path, config: PocketConfig, base: Path | None
+) -> tuple[Any, Qwen2_5_VLForConditionalGeneration, ObjectHead]:
+    """Processor, model and heads as the joint stage starts them: those of `base`, or of the
+    stages before."""
+    processor, net = _network(config)
+    if base is None:
+        head = dense.load(net, out / "dense.safetensors")
+        net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
+        return processor, net, head
+    opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, local_files_only=True)
+    net.load_state_dict(opened.state_dict())
+    head = ObjectHead(config.width, dense.WORDS)
+    head.load_state_dict(load_file(base / "witness.safetensors"))
+    return processor, net, head
+
+
+def _joint_process(out: Path, config: PocketConfig, base: Path | None) -> None:
+    """One of the processes that train the whole model together."""
+    processor, net, head = _start(out, config, base)
+    pictures = data.load(out / "pictures", _pictures(config))
+    log = Clock(out, partial(print, flush=True)).log("joint")
+    joint.train(
+        net, head, processor, pictures, config.joint, _joint_path(out), log, config.seed + 2
+    )
+
+
+def _joint_path(out: Path) -> Path:
+    return out / "joint.safetensors"
 
 
 def _dense_process(out: Path, config: PocketConfig) -> None:
@@ -188,8 +261,12 @@ def export(
     head: ObjectHead,
     config: PocketConfig,
     seconds: Mapping[str, float],
+    base: Path | None = None,
 ) -> Path:
-    """Write the model folder: weights, processor, witness and `model_card.json`."""
+    """Write the model folder: weights, processor, witness and `model_card.json`.
+
+    The card tells how `base` was made too, as its own card has it.
+    """
     folder = out / "model"
     net.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -215,18 +292,22 @@ def export(
         "parameters": sum(p.numel() for p in net.parameters()),
         "products": list(synloco.PRODUCTS),
         "image_size": architecture.IMAGE_SIZE,
-        "made_by": f"lad-agent train pocket OUT --seed {config.seed}",
+        "made_by": f"lad-agent train pocket OUT --seed {config.seed}"
+        + (" --base MODEL" if config.base else ""),
         "data": "SynLOCO, and nothing else",
         "configuration": asdict(config),
         "seconds": dict(seconds),
         "last_losses": last,
-        "head_reads": next((e["head_reads"] for e in metrics if "head_reads" in e), {}),
+        "head_reads": next((e["head_reads"] for e in metrics[::-1] if "head_reads" in e), {}),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
     }
+    if base is not None:
+        told = json.loads((base / "model_card.json").read_text(encoding="utf-8"))
+        card["base"] = {name: value for name, value in told.items() if name != "figures"}
     (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return folder
 
@@ -346,4 +427,5 @@ def shortened(steps: int) -> PocketConfig:
         dense=replace(config.dense, steps=steps, batch=8),
         captions=replace(config.captions, steps=steps, batch=8, warmup=1),
         rules=replace(config.rules, steps=steps, batch=8, warmup=1),
+        joint=replace(config.joint, steps=steps, batch=8, warmup=1),
     )

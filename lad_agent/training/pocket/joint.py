@@ -1,0 +1,201 @@
+"""The last stage of the pocket: tower, heads and language model learn together.
+
+The stages before it teach the tower from labels of cells, and the language model from a tower that
+stands still. Here the loss of the rationale reaches the tower too, which learns to see what the
+text has to tell. The labels of the cells stay in the loss, so that the heads stay a witness.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, distributed, nn
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from lad_agent.reasoners.witness import ObjectHead
+from lad_agent.training import synloco
+from lad_agent.training.pocket import data, dense, photometric, sft
+from lad_agent.training.pocket.architecture import TOKENS
+from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.optimizers import MuonAndAdamW
+from lad_agent.training.pocket.vision import visual_tokens
+
+PARTS = 2
+"""Parts of a process's share of a step, each padded to its own longest text."""
+DENSE_SHARE = 0.2
+"""Weight of the heads' losses beside that of the text."""
+LOGGED = 20
+"""Steps that one line of the log is the mean of."""
+REFRESH = 50
+"""Steps between two readings of the references, whose tokens carry no gradient."""
+
+
+@dataclass(frozen=True)
+class JointConfig:
+    """Optimisation of the whole model; steps are of `batch` prompts, each about its own picture."""
+
+    steps: int = 3200
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay_share: float = 0.7
+    seed: int = 0
+    save_every: int = 200
+
+
+def train(
+    model: Qwen2_5_VLForConditionalGeneration,
+    head: ObjectHead,
+    processor: Any,
+    pictures: Pictures,
+    config: JointConfig,
+    checkpoint: Path,
+    log: Callable[[Mapping[str, float]], None],
+    references_seed: int,
+) -> None:
+    """Train model and heads; go on from `checkpoint` where it exists.
+
+    Pictures, texts and their exposure depend on seed and step alone, so a resumed run sees the same
+    ones. Within a torch.distributed group the processes share each step and average their
+    gradients; the first one saves and logs.
+    """
+    rank, world = dense.place()
+    language = model.model.language_model
+    net = nn.ModuleDict({"tower": model.model.visual, "head": head, "language": language})
+    hidden = nn.ModuleList([model.model.visual, language.layers])
+    optimizer = MuonAndAdamW(net, hidden, config.learning_rate)
+    done = dense.resume(checkpoint, net, optimizer)
+    labels = dense.targets(pictures.facts, head.words)
+    normal = _references(references_seed)
+    sums: Counter[str] = Counter()
+    for step in range(done, config.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * dense.schedule(step, config)
+        if step == done or step % REFRESH == 0:
+            known = {
+                p: sft.tokens(model, own, np.arange(data.REFERENCES)) for p, own in normal.items()
+            }
+        drawn = _drawn(config, step, pictures, known, processor)
+        optimizer.zero_grad(set_to_none=True)
+        for part in shares(drawn, rank, world):
+            values = losses(model, head, processor, pictures, labels, part, config.seed)
+            total = sum(values.values(), torch.zeros(())) * (len(part) * world / config.batch)
+            total.backward()
+            for name, value in values.items():
+                sums[name] += value.item() * len(part) / (config.batch * LOGGED)
+        dense.average_gradients(optimizer, world)
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % LOGGED == 0:
+            told = _sum(sums, world)
+            sums.clear()
+            if rank == 0:
+                log({"step": step + 1, **told})
+        if rank == 0 and ((step + 1) % config.save_every == 0 or step + 1 == config.steps):
+            dense.save(checkpoint, net, optimizer, step + 1)
+
+
+def load(model: Qwen2_5_VLForConditionalGeneration, head: ObjectHead, checkpoint: Path) -> None:
+    """Load what `train` has left in `checkpoint`."""
+    parts = {"tower": model.model.visual, "head": head, "language": model.model.language_model}
+    tensors = load_file(checkpoint)
+    for name, part in parts.items():
+        part.load_state_dict(dense.under(tensors, f"net.{name}."))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One prompt of a step: the picture it is about, its place in the order, its text."""
+
+    picture: int
+    position: int
+    sample: sft.Sample
+    length: int
+
+
+def shares(drawn: Sequence[Drawn], rank: int, world: int) -> list[list[Drawn]]:
+    """The parts of a step that one process takes: as many tokens as the others, little padding.
+
+    Prompts by length, dealt in turns, one half from the long ones and one from the short ones.
+    """
+    by_length = sorted(drawn, key=lambda one: (one.length, one.position))
+    size = -(-len(by_length) // PARTS)
+    halves = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+    return [half[rank::world] for half in halves if half[rank::world]]
+
+
+def losses(
+    model: Qwen2_5_VLForConditionalGeneration,
+    head: ObjectHead,
+    processor: Any,
+    pictures: Pictures,
+    labels: dense.Targets,
+    part: Sequence[Drawn],
+    seed: int,
+) -> dict[str, Tensor]:
+    """Cross-entropy of the texts, and the heads' losses by their weight."""
+    rows = np.array([one.picture for one in part])
+    pixels = np.stack(
+        [
+            photometric.exposed(np.random.default_rng([seed, one.position, 1]), image)
+            for one, image in zip(part, pictures.take(rows), strict=True)
+        ]
+    )
+    features = visual_tokens(model, pixels)
+    seen = dense.losses(head, features, labels.take(torch.from_numpy(rows)))
+    inputs = sft.collate([one.sample for one in part], processor.tokenizer)
+    tokens = [
+        tokens
+        for one, query in zip(part, features, strict=True)
+        for tokens in (*(image.to(torch.float32) for image in one.sample.images[:-1]), query)
+    ]
+    inputs["mm_encoder_outputs"] = {
+        "image": BaseModelOutputWithPooling(pooler_output=tuple(tokens))
+    }
+    return {
+        "text": model(**inputs).loss,
+        **{name: DENSE_SHARE * value for name, value in seen.items()},
+    }
+
+
+def _drawn(
+    config: JointConfig,
+    step: int,
+    pictures: Pictures,
+    references: dict[str, Tensor],
+    processor: Any,
+) -> list[Drawn]:
+    rows = np.random.default_rng([config.seed, step]).integers(0, len(pictures), config.batch)
+    blank = torch.zeros(TOKENS, next(iter(references.values())).shape[-1])
+    out = []
+    for offset, row in enumerate(rows.tolist()):
+        position = step * config.batch + offset
+        facts = sft.Features(blank[None], (pictures.facts[row],))
+        rng = np.random.default_rng([config.seed, position])
+        sample = sft.sample(rng, 0, "rules", facts, references, processor)
+        text = sample.prompt + sample.completion
+        out.append(Drawn(row, position, sample, len(text)))
+    return out
+
+
+def _references(seed: int) -> dict[str, Pictures]:
+    return {
+        product: Pictures(
+            (np.stack([data.reference(product, seed, n) for n in range(data.REFERENCES)]),), (), ()
+        )
+        for product in synloco.PRODUCTS
+    }
+
+
+def _sum(sums: Mapping[str, float], world: int) -> dict[str, float]:
+    """The sums of all processes."""
+    values = torch.tensor([sums[name] for name in sorted(sums)])
+    if world > 1:
+        distributed.all_reduce(values)
+    return dict(zip(sorted(sums), values.tolist(), strict=True))

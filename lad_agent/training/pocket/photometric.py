@@ -1,0 +1,30 @@
+"""Other exposures of a training picture: white balance, gamma, grain of the ground.
+
+What SynLOCO's camera varies is learned by heart; a tint or a grain that no training picture has
+should not turn a compartment crowded.
+"""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+SHARE = 0.5
+"""Of the pictures that are exposed anew."""
+GAIN, GAMMA, GRAIN = (0.88, 1.12), (0.8, 1.25), 14.0
+"""Factor of each channel; exponent; greatest standard deviation of the grain, of 255."""
+
+
+def exposed(rng: np.random.Generator, image: Pixels) -> Pixels:
+    """The picture, uint8 [side, side, 3], as another camera and ground might give it."""
+    if rng.random() >= SHARE:
+        return image
+    ramp = np.linspace(0.0, 1.0, 256) ** rng.uniform(*GAMMA)
+    table = np.clip(255 * ramp[:, None] * rng.uniform(*GAIN, 3), 0, 255)
+    out = cv2.LUT(image, table.astype(np.uint8)[None])
+    if rng.random() < 0.5:
+        side = image.shape[0]
+        coarse = rng.normal(0.0, rng.uniform(0.0, GRAIN), (int(rng.integers(6, side // 2)),) * 2)
+        grain = cv2.resize(coarse.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+        out = np.clip(out + grain[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(out, np.uint8)
