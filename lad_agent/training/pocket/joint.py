@@ -40,11 +40,11 @@ REFRESH = 50
 class JointConfig:
     """Optimisation of the whole model; steps are of `batch` prompts, each about its own picture."""
 
-    steps: int = 3200
+    steps: int = 1600
     batch: int = 16
     learning_rate: float = 1e-3
     warmup: int = 100
-    decay_share: float = 0.7
+    decay_share: float = 0.5
     seed: int = 0
     save_every: int = 200
 
