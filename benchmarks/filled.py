@@ -85,8 +85,7 @@ def _grow(store: AuditStore, base: AuditStore, count: int) -> None:
             store.transact([partial(copies.write, facts + drawn)])
 
     base.ask(draw)
-    store.transact([copies.end])
-    store.rebuild()
+    store.transact([copies.end, lambda unit: projections.rebuild(unit.connection)])
 
 
 _INSPECTION = attrgetter("inspection_id")
