@@ -2,8 +2,8 @@
 
     python -m benchmarks.store [--inspections 10000] [--repeat 20] [--keep audit.db] [--cpu]
 
-Fills an SQLite store through the store's own writing path, as if N inspections had been made over
-90 days at four stations; then prints p50 and p95 of every documented question (each repeated with
+Fills an SQLite store as if N inspections had been made over 90 days at four stations (see
+`benchmarks.filled`); then prints p50 and p95 of every documented question (each repeated with
 other arguments), the file's size an inspection, the time to verify the ledger and to rebuild all
 tables from it. A kept file is asked again without filling it anew. `--cpu` counts the processor's
 time alone (the database runs in this process), for a machine with other work.
@@ -20,33 +20,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from unittest import mock
 
-import uuid_utils
 from sqlalchemy import text
 
-from lad_agent.inspection import Intake, ReviewDecision
-from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Reason, Result
+from benchmarks.filled import PARTS, PEOPLE, fill
+from lad_agent.judgement import Result
 from lad_agent.recipe import SHIPPED
 from lad_agent.store import AuditStore, InspectionFilter, ReviewFilter, open_store, queries, stats
-from lad_agent.store.ledger import timestamp
-from lad_agent.store.operations import (
-    Unit,
-    apply_review,
-    decide_review,
-    escalate,
-    record,
-    take_in,
-)
 
-DAYS = 90
-GROUP = 500
-PEOPLE = ("anna", "bert", "carla", "dov", "emil", "fay")
-PARTS = ("washers", "bolts", "nuts", "clamps", "labels", "oranges", "almonds", "pins", "cables")
 DOCS = Path(__file__).parents[1] / "docs" / "querying.md"
-
 
 Clock = Callable[[], float]
 
@@ -138,19 +121,6 @@ def report(found: Measured) -> None:
     print(f"rebuild: {found.rebuild_s:.1f} s; at most {found.peak_mb:.0f} MB of memory")
 
 
-def fill(store: AuditStore, count: int) -> None:
-    """Record `count` inspections, spread evenly over the last `DAYS` days."""
-    rng = random.Random(0)
-    clock = _Clock(datetime.now(UTC) - timedelta(days=DAYS), timedelta(days=DAYS) / count)
-    with (
-        mock.patch("lad_agent.store.ledger.now", clock.now),
-        mock.patch("lad_agent.store.operations.new_id", clock.new_id),
-    ):
-        for first in range(0, count, GROUP):
-            numbers = range(first, min(first + GROUP, count))
-            store.transact([partial(_inspect, clock, rng, number, count) for number in numbers])
-
-
 def questions(
     store: AuditStore, rng: random.Random, count: int
 ) -> Iterator[tuple[str, Callable[[], int]]]:
@@ -233,101 +203,6 @@ def _figures(store: AuditStore, wanted: InspectionFilter, kind: str) -> int:
 def _sql(store: AuditStore, query: str, part: int) -> int:
     query = query.replace("part-000.png", f"part-{part:06}")
     return store.ask(lambda session: len(session.execute(text(query)).all()))
-
-
-class _Clock:
-    """The time of the simulated plant: one step on for every inspection."""
-
-    def __init__(self, begin: datetime, step: timedelta) -> None:
-        self.moment, self._step = begin, step
-
-    def tick(self) -> None:
-        self.moment += self._step
-
-    def now(self) -> str:
-        return timestamp(self.moment)
-
-    def new_id(self) -> str:
-        seconds = self.moment.timestamp()
-        return str(uuid_utils.uuid7(int(seconds), int(seconds % 1 * 1e9)))
-
-
-def _inspect(clock: _Clock, rng: random.Random, number: int, count: int, unit: Unit) -> None:
-    clock.tick()
-    product = rng.choice(SHIPPED)
-    share = number / count
-    version = f"{product}-{int(share * 4)}"
-    intake = Intake(
-        part_id=f"part-{number:06}",
-        station=f"line-{rng.randrange(4)}",
-        lot=f"lot-{number // 500:05}",
-        image=f"/images/{product}/part-{number:06}.png",
-        image_sha256=f"{number:064x}",
-        product=product,
-        task_version=f"task-{product}",
-        recipe_version=version,
-        recipe_path=f"/recipes/{version}.yaml",
-        model=f"model-{int(share * 3)}",
-        actor="line",
-    )
-    inspection_id = take_in(unit, intake).id
-    kind = rng.choices(("ok", "bad", "doubt"), (87, 10, 3))[0]
-    rule = f"R{rng.randint(1, 8)}" if number % 9973 else "R9"
-    said = _judgement(rng, number, anomalous=kind == "bad", rule=rule)
-    audit = rng.random() < 0.02
-    if kind == "doubt":
-        doubt = Decision(Result.NOT_DECIDABLE, Reason.LOW_CONFIDENCE)
-        review_id = escalate(unit, inspection_id, doubt, said, kept=None)
-        # Who looks at all but the last day's.
-        if share < 1 - 1 / DAYS:
-            decide_review(unit, review_id, _finding(rng, rule))
-            apply_review(unit, inspection_id)
-        return
-    result = Result.OK if kind == "ok" else Result.NOT_OK
-    record(unit, inspection_id, Decision(result, audit=audit), said)
-    if audit and share < 1 - 1 / DAYS:
-        review_id = unit.connection.execute(_AUDIT, {"id": inspection_id}).scalar_one()
-        decide_review(unit, review_id, _finding(rng, rule, bad=0.95 if kind == "bad" else 0.02))
-
-
-_AUDIT = text("SELECT id FROM reviews WHERE inspection_id = :id AND kind = 'audit'")
-
-
-def _judgement(rng: random.Random, number: int, *, anomalous: bool, rule: str) -> Judgement:
-    found = [
-        f"R{index} {name} at {rng.choice('ABCDE')}{rng.randint(1, 5)}, "
-        f"{rng.choice('ABCDE')}{rng.randint(1, 5)}: 2 of 2 ok"
-        for index, name in enumerate(rng.sample(PARTS, 4), 1)
-    ]
-    if anomalous:
-        found.append(f"{rule} {rng.choice(PARTS)} at C3: 1 of 2 bad")
-    told = f"serial {number % 5000}; " + "; ".join(found)
-    return Judgement(
-        anomalous=anomalous,
-        anomaly_score=rng.uniform(0.8, 1.0) if anomalous else rng.uniform(0.0, 0.2),
-        confidence=rng.uniform(0.6, 1.0),
-        rationale=told,
-        rule=rule if anomalous else None,
-        places=("C3",) if anomalous else (),
-        raw_text=f"<think>{told}</think><answer>{'yes' if anomalous else 'no'}</answer>",
-        well_formed=True,
-        weakest_token=0.9,
-        model="model",
-        tokens=60,
-        elapsed_s=0.05,
-    )
-
-
-def _finding(rng: random.Random, rule: str, bad: float = 0.5) -> ReviewDecision:
-    if rng.random() > bad:
-        return ReviewDecision(finding=Finding.CONFORMING, comment="looked", by=rng.choice(PEOPLE))
-    return ReviewDecision(
-        finding=Finding.NONCONFORMING,
-        disposition=Disposition.SCRAP,
-        rule=rule,
-        comment="looked",
-        by=rng.choice(PEOPLE),
-    )
 
 
 if __name__ == "__main__":

@@ -47,12 +47,15 @@ def backup(
     target: Annotated[Path, typer.Argument(help="The file to make.")],
     store: options.Store = None,
 ) -> None:
-    """Copy the store into one file while others go on writing, and verify the copy."""
+    """Copy the store into one file while others go on writing, and verify the copy.
+
+    One of an older version too, before it is migrated.
+    """
     from lad_agent import settings
     from lad_agent.store import open_store
     from lad_agent.store.backup import backup as back_up
 
-    with open_store(settings.load(store=store).store, create=False) as audit:
+    with open_store(settings.load(store=store).store, create=False, older=True) as audit:
         report = back_up(audit, target)
     typer.echo(f"{target}: {report.events} events, verified")
 

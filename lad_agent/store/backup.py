@@ -8,7 +8,7 @@ either database.
 from pathlib import Path
 
 import uuid_utils
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, func, insert, inspect, select
 
 from lad_agent import atomic
 from lad_agent.errors import CheckFailed, StoreReadOnly, UsageError
@@ -86,16 +86,20 @@ def _copy_all(old: Connection, new: Connection) -> None:
     """The ledger, the tables made of it, and those that are no projections."""
     copy_ledger(old, new, old.scalar(select(func.max(Event.seq))) or 0, ends(old))
     made = {Event.__table__, Chain.__table__, *(table.__table__ for table in PROJECTIONS)}
+    there = inspect(old).get_table_names()  # not all, in a store of an older version
     for table in Base.metadata.sorted_tables:
-        if table not in made and (rows := old.execute(select(table)).mappings().all()):
+        if table in made or table.name not in there:
+            continue
+        if rows := old.execute(select(table)).mappings().all():
             new.execute(insert(table), [dict(row) for row in rows])
 
 
 def _checked(copy: Path, name: str) -> ChainReport:
-    with open_store(copy, create=False) as made:
+    with open_store(copy, create=False, older=True) as made:
         with made._connection() as connection:
             damage = sqlite.damage(connection)
         report = made.verify_chain()
+        made.compact()
     if damage is not None:
         raise CheckFailed(f"{name}: its pages are damaged ({damage}); no backup was made")
     if not report.intact:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, null, select, union_all
+from sqlalchemy import ColumnElement, TableClause, func, null, select, union_all
 from sqlalchemy.orm import aliased
 
 from lad_agent.inspection import ReviewKind
@@ -85,17 +85,19 @@ def inspection_terms(
     return terms
 
 
-def is_counted(wanted: InspectionFilter) -> bool:
-    """Whether nothing is asked but what `v_daily_counts` tells apart."""
+def is_counted(wanted: InspectionFilter, by: TableClause = DAILY_COUNTS) -> bool:
+    """Whether nothing is asked but what `by`, a view of counts, tells apart."""
     asked = (name for name, value in vars(wanted).items() if value is not None)
-    return all(name in _COUNTED for name in asked)
+    return all(name in by.c for name in asked)
 
 
-def count_terms(wanted: InspectionFilter) -> list[ColumnElement[bool]]:
-    """What `wanted`, if it `is_counted`, asks of the columns of `v_daily_counts`."""
-    terms = _equal(wanted, DAILY_COUNTS.c, _COUNTED)
+def count_terms(
+    wanted: InspectionFilter, by: TableClause = DAILY_COUNTS
+) -> list[ColumnElement[bool]]:
+    """What `wanted`, if it `is_counted`, asks of the columns of `by`."""
+    terms = _equal(wanted, by.c, [name for name in vars(wanted) if name in by.c])
     if wanted.cause is not None:
-        terms.append(DAILY_COUNTS.c.final == Result.NOT_OK)
+        terms.append(by.c.final == Result.NOT_OK)
     return terms
 
 
@@ -126,7 +128,6 @@ def review_terms(wanted: ReviewFilter) -> list[ColumnElement[bool]]:
 
 
 _SAME = ("product", "result", "part_id", "station", "lot", "model", "recipe_version")
-_COUNTED = ("product", "result", "station", "model", "recipe_version", "cause")
 
 
 def _equal(wanted: InspectionFilter, of: Any, names: Sequence[str]) -> list[ColumnElement[bool]]:

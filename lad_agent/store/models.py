@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -200,7 +200,8 @@ class ReviewRow(Base):
     """A part waiting for a person, or decided by one.
 
     `kept` is the copy of the image, relative to the store's folder of images; null where the
-    image was not there any more.
+    image was not there any more. `agrees` is 1 where the finding says what the reasoner said, 0
+    where not, null where one of them is missing.
     """
 
     __tablename__ = "reviews"
@@ -224,6 +225,7 @@ class ReviewRow(Base):
     disposition: Mapped[str | None]
     rule: Mapped[str | None]
     comment: Mapped[str | None]
+    agrees: Mapped[int | None]
 
 
 class ClaimRow(Base):
@@ -335,6 +337,20 @@ class TallyRow(Base):
     inspections: Mapped[int]
 
 
+class HourlyTallyRow(Base):
+    """How many inspections of an hour are alike in less; "" where they have no result (yet)."""
+
+    __tablename__ = "hourly_tallies"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    hour: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str] = mapped_column(primary_key=True)
+    station: Mapped[str] = mapped_column(primary_key=True)
+    result: Mapped[str] = mapped_column(primary_key=True)
+    final: Mapped[str] = mapped_column(primary_key=True)
+    inspections: Mapped[int]
+
+
 PROJECTIONS = (
     RecipeRow,
     ModelRow,
@@ -349,5 +365,6 @@ PROJECTIONS = (
     HeadRow,
     ArchiveRow,
     TallyRow,
+    HourlyTallyRow,
 )
 """Every table that is rebuilt from the events, parents first."""

@@ -247,6 +247,7 @@ def _review_decided(connection: Connection, entry: Entry, payload: Any) -> None:
     changed = {**payload, "decided_at": entry.at, "decided_by": entry.actor}
     review_id = changed.pop("id")
     changed.pop("meaning", None)  # follows from the review's kind
+    changed["agrees"] = _agrees(connection, entry.inspection_id, payload["finding"])
     connection.execute(update(ReviewRow).where(ReviewRow.id == review_id).values(**changed))
     connection.execute(delete(ClaimRow).where(ClaimRow.review_id == review_id))
     _change(connection, entry, final=final_result(payload["finding"]))
@@ -254,8 +255,7 @@ def _review_decided(connection: Connection, entry: Entry, payload: Any) -> None:
 
 def _review_undone(connection: Connection, entry: Entry, payload: Any) -> None:
     which = ReviewRow.id == payload["id"]
-    undecided = ("decided_at", "decided_by", "finding", "disposition", "rule", "comment")
-    connection.execute(update(ReviewRow).where(which).values(dict.fromkeys(undecided)))
+    connection.execute(update(ReviewRow).where(which).values(dict.fromkeys(_DECISION)))
     if connection.scalar(select(ReviewRow.kind).where(which)) == "audit":
         audited = update(Inspection).where(Inspection.id == entry.inspection_id)
         connection.execute(audited.values(final=Inspection.result))
@@ -297,6 +297,13 @@ def _change(connection: Connection, entry: Entry, **values: Any) -> None:
     connection.execute(_UPDATE_INSPECTION, {"which": entry.inspection_id, **values})
 
 
+def _agrees(connection: Connection, inspection_id: str | None, finding: str) -> int | None:
+    said = connection.scalar(_SAID, {"id": inspection_id})
+    return None if said is None else int(said == (finding == Finding.NONCONFORMING))
+
+
+_DECISION = ("decided_at", "decided_by", "finding", "disposition", "rule", "comment", "agrees")
+_SAID = select(JudgementRow.anomalous).where(JudgementRow.inspection_id == bindparam("id"))
 _UPDATE_INSPECTION = update(Inspection).where(Inspection.id == bindparam("which"))
 
 _FIRST = {

@@ -6,16 +6,17 @@ write a virtual table.) PostgreSQL: a GIN index over the `tsvector` of the ratio
 server keeps up. Both take words as they stand (no stemming) in any case.
 """
 
+import math
 import string
 from typing import Any
 
-from sqlalchemy import BindParameter, Boolean, Connection, event, literal, text
+from sqlalchemy import BindParameter, Boolean, Connection, event, func, literal, select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import DDL
 from sqlalchemy.sql.functions import FunctionElement
 
 from lad_agent.errors import UsageError
-from lad_agent.store.models import Base, escaped
+from lad_agent.store.models import Base, Event, escaped
 
 # Left to itself, PostgreSQL's parser takes <tags>, paths and addresses for words of their own.
 _SIGNS = (
@@ -54,8 +55,10 @@ def are_frequent(connection: Connection, asked: str) -> bool:
     """Whether so many rationales hold the words that it is quicker not to gather them all."""
     if connection.dialect.name != "sqlite":
         return False  # PostgreSQL knows by its own statistics
-    found = connection.scalar(_SOME, {"words": words(asked).value, "most": _MANY})
-    return bool(found == _MANY)
+    events = connection.scalar(select(func.max(Event.seq))) or 0
+    most = max(1, int(_MANY * math.sqrt(events)))
+    found = connection.scalar(_SOME, {"words": words(asked).value, "most": most})
+    return bool(found == most)
 
 
 def words(asked: str) -> BindParameter[str]:
@@ -97,8 +100,9 @@ def drop(connection: Connection) -> None:
     connection.execute(DDL(f"DROP {what}"))  # type: ignore[no-untyped-call]
 
 
-# Where gathering them all takes as long as finding a page of them, at a million inspections.
-_MANY = 50_000
+# Times the root of the number of events: so many take as long to gather as a page to find. (To
+# gather n takes n steps, a page of them size / n.)
+_MANY = 22
 _SOME = text(
     "SELECT count(*) FROM (SELECT 1 FROM rationale_search "
     "WHERE rationale_search MATCH :words LIMIT :most)"
@@ -126,7 +130,8 @@ def _by_fts_here(element: mentions_here, compiler: Any, **kw: Any) -> str:
     inspection, wanted = (compiler.process(clause, **kw) for clause in element.clauses)
     return (
         "EXISTS (SELECT 1 FROM events CROSS JOIN rationale_search "
-        f"WHERE events.inspection_id = {inspection} AND rationale_search.rowid = events.seq "
+        f"WHERE events.inspection_id = {inspection} AND events.type = 'inspection.judged' "
+        "AND rationale_search.rowid = events.seq "
         f"AND rationale_search MATCH {wanted})"
     )
 

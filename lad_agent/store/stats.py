@@ -22,7 +22,7 @@ from lad_agent.store.filters import (
 )
 from lad_agent.store.models import Inspection, RecipeRow
 from lad_agent.store.promises import Drifted, Watched
-from lad_agent.store.views import DAILY_COUNTS, INSPECTIONS, REVIEWS
+from lad_agent.store.views import DAILY_COUNTS, HOURLY_COUNTS, INSPECTIONS, REVIEWS
 
 GROUPS = ("hour", "day", "product", "station", "lot", "model", "recipe_version")
 """What `yields` can be counted by; hours and days are UTC."""
@@ -149,8 +149,10 @@ def yields(session: Session, wanted: InspectionFilter, by: str) -> list[Yield]:
     of: Any
     group: ColumnElement[Any]
     each: ColumnElement[int] = _ONE
-    if by in _C and is_counted(wanted):
-        of, group, each, terms = _C, _C[by], _C.inspections, count_terms(wanted)
+    counts = HOURLY_COUNTS if by == "hour" else DAILY_COUNTS
+    if by in counts.c and is_counted(wanted, counts):
+        of, group, each = counts.c, counts.c[by], counts.c.inspections
+        terms = count_terms(wanted, counts)
     else:
         # Of the table, not the view: SQLite would look up every inspection's judgement and reviews.
         of, group, terms = Inspection, _group(by, wanted), inspection_terms(wanted)
@@ -176,20 +178,22 @@ def yields(session: Session, wanted: InspectionFilter, by: str) -> list[Yield]:
 def causes(session: Session, wanted: InspectionFilter) -> list[Cause]:
     """The broken rules by product, the most frequent first (Pareto)."""
     of: Any
+    product: ColumnElement[Any]
     final: ColumnElement[Any]
     count: ColumnElement[int] = func.count()
     if is_counted(wanted):
-        of, final, terms = _C, _C.final, count_terms(wanted)
+        of, product, final, terms = _C, _C.product, _C.final, count_terms(wanted)
         count = func.sum(_C.inspections)
     else:
         timed = wanted.since is not None or wanted.until is not None
         of, final = _V, unindexed(_V.final) if timed else _V.final
+        product = unindexed(_V.product) if timed else _V.product
         terms = inspection_terms(wanted, _V)
     query = (
-        select(of.product, of.cause, count)
+        select(product, of.cause, count)
         .where(final == Result.NOT_OK, *terms)
-        .group_by(of.product, of.cause)
-        .order_by(count.desc(), of.product, of.cause)
+        .group_by(product, of.cause)
+        .order_by(count.desc(), product, of.cause)
     )
     rows = session.execute(query).all()
     total = sum(number for *_, number in rows)

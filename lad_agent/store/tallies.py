@@ -1,19 +1,22 @@
-"""How many inspections of a day are alike: figures over all of them read these few rows.
+"""How many inspections of a day or an hour are alike: figures over all read these few rows.
 
 Kept in the transaction that changes an inspection. What one transaction changes is gathered and
 written at its end, so that inspections that share a commit share these writes too.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, TextClause, bindparam, text
 
 KEY = ("day", "product", "station", "recipe_version", "model", "result", "final", "cause")
 """What inspections have in common that are counted together; "" where there is none yet."""
 
-_Key = tuple[str, ...]
+HOURLY_KEY = ("hour", "product", "station", "result", "final")
+"""The same by the hour, in less detail: else there would be nearly as many rows as inspections."""
+
+_Key = Mapping[str, str]
 
 
 class Tally:
@@ -34,29 +37,34 @@ class Tally:
 
     def write(self) -> None:
         """Count the changed inspections as what they are now."""
-        moved = Counter(_keys(self._connection, self._before).values())
-        moved.subtract(key for key in self._before.values() if key is not None)
+        after = _keys(self._connection, self._before)
+        for table, names in _TABLES.items():
+            moved = Counter(tuple(map(key.get, names)) for key in after.values())
+            moved.subtract(tuple(map(key.get, names)) for key in self._before.values() if key)
+            rows: list[dict[str, Any]] = [
+                {**dict(zip(names, values, strict=True)), "inspections": step}
+                for values, step in moved.items()
+                if step
+            ]
+            if rows:
+                self._connection.execute(_ADD[table], rows)
+            if left := [row for row in rows if row["inspections"] < 0]:
+                self._connection.execute(_DROP_EMPTY[table], left)
         self._before = {}
-        rows: list[dict[str, Any]] = [
-            {**dict(zip(KEY, key, strict=True)), "inspections": step}
-            for key, step in moved.items()
-            if step
-        ]
-        if rows:
-            self._connection.execute(_ADD, rows)
-        if left := [row for row in rows if row["inspections"] < 0]:
-            self._connection.execute(_DROP_EMPTY, left)
 
 
-def fill(connection: Connection) -> None:
+def fill(connection: Connection, tables: Iterable[str] = ("tallies", "hourly_tallies")) -> None:
     """Count all inspections anew."""
-    connection.execute(text("DELETE FROM tallies"))
-    connection.execute(
-        text(
-            f"INSERT INTO tallies ({_NAMES}, inspections) "
-            f"SELECT {_SELECTED}, count(*) FROM v_inspections GROUP BY {_SELECTED}"
+    for table in tables:
+        names = _TABLES[table]
+        selected = ", ".join(map(_selected, names))
+        connection.execute(text(f"DELETE FROM {table}"))
+        connection.execute(
+            text(
+                f"INSERT INTO {table} ({', '.join(names)}, inspections) "
+                f"SELECT {selected}, count(*) FROM v_inspections GROUP BY {selected}"
+            )
         )
-    )
 
 
 def _keys(connection: Connection, ids: Iterable[str]) -> Mapping[str, _Key]:
@@ -64,23 +72,34 @@ def _keys(connection: Connection, ids: Iterable[str]) -> Mapping[str, _Key]:
     found: dict[str, _Key] = {}
     for first in range(0, len(wanted), _MOST):
         for row in connection.execute(_FIND, {"ids": wanted[first : first + _MOST]}):
-            found[row.id] = tuple(row)[1:]
+            found[row.id] = row._asdict()
     return found
 
 
+def _selected(name: str) -> str:
+    return f"coalesce({name}, '')" if name in ("result", "final", "cause") else name
+
+
+def _add(table: str, names: Sequence[str]) -> TextClause:
+    columns = ", ".join(names)
+    return text(
+        f"INSERT INTO {table} ({columns}, inspections) "
+        f"VALUES ({', '.join(f':{name}' for name in names)}, :inspections) "
+        f"ON CONFLICT ({columns}) "
+        f"DO UPDATE SET inspections = {table}.inspections + excluded.inspections"
+    )
+
+
+def _drop_empty(table: str, names: Sequence[str]) -> TextClause:
+    same = " AND ".join(f"{name} = :{name}" for name in names)
+    return text(f"DELETE FROM {table} WHERE {same} AND inspections = 0")
+
+
 _MOST = 500
-_NAMES = ", ".join(KEY)
-_STATES = {"result", "final", "cause"}
-_SELECTED = ", ".join(f"coalesce({name}, '')" if name in _STATES else name for name in KEY)
-_FIND = text(f"SELECT id, {_SELECTED} FROM v_inspections WHERE id IN :ids").bindparams(
-    bindparam("ids", expanding=True)
-)
-_ADD = text(
-    f"INSERT INTO tallies ({_NAMES}, inspections) "
-    f"VALUES ({', '.join(f':{name}' for name in KEY)}, :inspections) "
-    f"ON CONFLICT ({_NAMES}) DO UPDATE SET inspections = tallies.inspections + excluded.inspections"
-)
-_DROP_EMPTY = text(
-    f"DELETE FROM tallies WHERE {' AND '.join(f'{name} = :{name}' for name in KEY)} "
-    "AND inspections = 0"
-)
+_TABLES = {"tallies": KEY, "hourly_tallies": HOURLY_KEY}
+_FIND = text(
+    f"SELECT id, hour, {', '.join(f'{_selected(name)} AS {name}' for name in KEY)} "
+    "FROM v_inspections WHERE id IN :ids"
+).bindparams(bindparam("ids", expanding=True))
+_ADD = {table: _add(table, names) for table, names in _TABLES.items()}
+_DROP_EMPTY = {table: _drop_empty(table, names) for table, names in _TABLES.items()}

@@ -12,7 +12,7 @@ from sqlalchemy.schema import DDL
 
 from lad_agent.store.models import Base, Event, Inspection, JudgementRow, ReviewRow, Verbatim
 
-VERSION = 2
+VERSION = 3
 """Of the views and their columns; raised whenever one is added."""
 
 _TEXT, _WHOLE, _REAL = Verbatim(), Integer(), Double[float]()
@@ -118,7 +118,24 @@ DAILY_COUNTS = table(
     column("inspections", _WHOLE),
 )
 
-ALL: tuple[TableClause, ...] = (INSPECTIONS, REVIEWS, DAILY_YIELD, CAUSES, DAILY_COUNTS)
+HOURLY_COUNTS = table(
+    "v_hourly_counts",
+    column("hour", _TEXT),
+    column("product", _TEXT),
+    column("station", _TEXT),
+    column("result", _TEXT),
+    column("final", _TEXT),
+    column("inspections", _WHOLE),
+)
+
+ALL: tuple[TableClause, ...] = (
+    INSPECTIONS,
+    REVIEWS,
+    DAILY_YIELD,
+    CAUSES,
+    DAILY_COUNTS,
+    HOURLY_COUNTS,
+)
 
 STATEMENTS_0003 = {
     "v_inspections": """
@@ -179,7 +196,7 @@ STATEMENTS_0003 = {
 }
 """The views by name, as of schema 0003."""
 
-STATEMENTS = STATEMENTS_0003 | {
+STATEMENTS_0007 = STATEMENTS_0003 | {
     "v_daily_yield": """
         CREATE VIEW v_daily_yield AS
         SELECT day, product, station, sum(inspections) AS inspections,
@@ -204,6 +221,25 @@ STATEMENTS = STATEMENTS_0003 | {
         FROM tallies""",
 }
 """The views by name, as of schema 0007."""
+
+STATEMENTS = STATEMENTS_0007 | {
+    # Joins whose columns are not asked for cost nothing where nothing can be lost by leaving them.
+    "v_reviews": """
+        CREATE VIEW v_reviews AS
+        SELECT r.id, r.inspection_id, r.kind, i.part_id, i.station, i.lot, i.product, i.result,
+          CASE WHEN j.anomalous THEN 1 WHEN NOT j.anomalous THEN 0 END AS anomalous,
+          r.opened_at, r.decided_at, r.decided_by, r.finding, r.disposition, r.rule, r.comment,
+          r.agrees, substr(r.opened_at, 1, 10) AS day
+        FROM reviews r
+        LEFT JOIN inspections i ON i.id = r.inspection_id
+        LEFT JOIN judgements j ON j.inspection_id = r.inspection_id""",
+    "v_hourly_counts": """
+        CREATE VIEW v_hourly_counts AS
+        SELECT hour, product, station, nullif(result, '') AS result, nullif(final, '') AS final,
+          inspections
+        FROM hourly_tallies""",
+}
+"""The views by name, as of schema 0010."""
 
 INDEXES = (
     *(

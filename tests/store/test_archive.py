@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from lad_agent.errors import CheckFailed, NotFound, StoreError, StoreReadOnly, UsageError
-from lad_agent.store import AuditStore, InspectionFilter, Kind, Signing, open_store
+from lad_agent.store import AuditStore, InspectionFilter, Kind, Signing, open_store, schema
 from lad_agent.store.archive import archive, verify_with
 from lad_agent.store.backup import backup, restore
 from lad_agent.store.heads import read_file
@@ -327,6 +327,30 @@ def test_a_store_restored_goes_on_where_the_backup_was_made(
         assert again.verify_chain().intact
     with pytest.raises(UsageError, match="holds events already"):
         restore(tmp_path / "backup.db", tmp_path / "again.db")
+
+
+def test_a_backup_is_one_plain_file(each_store: AuditStore, tmp_path: Path) -> None:
+    """Who may only read it can: SQLite writes beside a file that was left in WAL mode."""
+    _work(each_store, 4)
+    backup(each_store, tmp_path / "backup.db")
+    assert (tmp_path / "backup.db").read_bytes()[18:20] == b"\1\1"
+    assert [
+        path for path in tmp_path.iterdir() if path.name.startswith((".new", "backup.db-"))
+    ] == []
+
+
+@pytest.mark.parametrize("revision", ["0002", "0006", "0009"])
+def test_an_older_store_is_backed_up_before_it_is_migrated(
+    each_store: AuditStore, tmp_path: Path, revision: str
+) -> None:
+    _work(each_store, 4)
+    before = tables(each_store)
+    with each_store._connection(writing=True) as connection:
+        schema.migrate_down(connection, revision)
+    assert backup(each_store, tmp_path / "backup.db").intact
+    with open_store(tmp_path / "backup.db", older=True) as copy:
+        copy.migrate()
+        assert tables(copy) == before
 
 
 def test_what_is_no_fact_of_the_ledger_is_backed_up_too(

@@ -116,6 +116,28 @@ def test_a_user_without_rights(postgres_url: str) -> None:
             connection.execute(text("DROP ROLE guest"))
 
 
+def test_an_auditor_needs_no_more_than_the_docs_grant(postgres_url: str) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "querying.md").read_text()
+    grant = re.search(r"GRANT SELECT ON events.*?;", docs, re.DOTALL)
+    assert grant is not None
+    with open_store(postgres_url) as store:
+        store.take_in(intake("p1"))
+        with store._connection(writing=True) as connection:
+            connection.execute(text("CREATE ROLE auditor LOGIN"))
+            connection.execute(text(grant[0]))
+    engine = create_engine(postgres_url.replace("postgresql://postgres@", _AUDITOR))
+    with engine.connect() as connection:
+        for query in re.findall(r"```sql\n(.*?)```", docs, re.DOTALL):
+            connection.execute(text(query))
+    for refused in ("SELECT * FROM tokens", "DELETE FROM events"):
+        with pytest.raises(DBAPIError, match="permission denied"), engine.begin() as connection:
+            connection.execute(text(refused))
+    engine.dispose()
+
+
+_AUDITOR = "postgresql+psycopg://auditor@"
+
+
 def test_no_server_and_no_database(postgres_url: str, tmp_path: Path) -> None:
     no_server = f"postgresql://anna:secret@/audit?host={tmp_path}"
     assert "cannot be reached" in _refused(no_server, StoreError)

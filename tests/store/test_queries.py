@@ -173,7 +173,7 @@ def test_frequent_words_are_found_as_rare_ones_are(
         wanted = InspectionFilter(text=text)
         rare = filled.inspections(wanted, limit=3)
         with monkeypatch.context() as patched:
-            patched.setattr(search, "_MANY", 1)
+            patched.setattr(search, "_MANY", 0)
             assert filled.inspections(wanted, limit=3) == rare
             found = filled.ask(lambda s, text=text: search.are_frequent(s.connection(), text))
             assert found == bool(rare)

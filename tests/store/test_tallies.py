@@ -1,4 +1,4 @@
-"""Counts by day: whatever shares a transaction, they are what the tables say."""
+"""Counts by day and hour: whatever shares a transaction, they are what the tables say."""
 
 import tempfile
 from functools import partial
@@ -10,10 +10,12 @@ from sqlalchemy import select, text
 
 from lad_agent.judgement import Result
 from lad_agent.store import AuditStore, InspectionFilter, open_store, operations, stats
-from lad_agent.store.models import TallyRow
+from lad_agent.store.models import HourlyTallyRow, TallyRow
 from lad_agent.store.operations import Unit
 from tests.store.populated import populate
 from tests.store.samples import DOUBT, NOT_OK, OK, SCRAP, intake, judgement
+
+COUNTS = (TallyRow.__table__, HourlyTallyRow.__table__)
 
 GROUPS = st.lists(
     st.lists(st.tuples(st.sampled_from(["pass", "reject", "escalate", "decide", "undo"]),
@@ -37,10 +39,12 @@ def test_views_and_figures_read_the_counts(each_store: AuditStore) -> None:
     assert _counted(each_store) == _recounted(each_store)
     by_result = InspectionFilter(result=Result.NOT_DECIDABLE)
     with each_store._connection(writing=True) as connection:
-        connection.execute(text("UPDATE tallies SET inspections = 10 * inspections"))
-    ten_times = each_store.ask(lambda session: stats.yields(session, by_result, "product"))
-    assert [one.inspections for one in ten_times] == [10, 10]
-    assert each_store.changed_tables() == ["tallies"]
+        for table in COUNTS:
+            connection.execute(text(f"UPDATE {table.name} SET inspections = 10 * inspections"))
+    for by in ("product", "hour"):
+        ten_times = each_store.ask(lambda session, by=by: stats.yields(session, by_result, by))
+        assert sum(one.inspections for one in ten_times) == 20
+    assert each_store.changed_tables() == [table.name for table in COUNTS]
     each_store.rebuild()
     assert _counted(each_store) == _recounted(each_store)
 
@@ -63,17 +67,21 @@ def _do(step: str, part: int, unit: Unit) -> None:
         operations.undo_review(unit, review.id, "bert", "the wrong key")
 
 
-def _counted(store: AuditStore) -> list[tuple[object, ...]]:
+def _counted(store: AuditStore) -> dict[str, list[tuple[object, ...]]]:
     with store._connection() as connection:
-        return sorted(tuple(row) for row in connection.execute(select(TallyRow.__table__)))
+        return {
+            table.name: sorted(tuple(row) for row in connection.execute(select(table)))
+            for table in COUNTS
+        }
 
 
-def _recounted(store: AuditStore) -> list[tuple[object, ...]]:
-    query = (
-        "SELECT day, product, station, recipe_version, model, coalesce(result, ''), "
-        "coalesce(final, ''), coalesce(cause, ''), count(*) FROM v_inspections "
-        "GROUP BY 1, 2, 3, 4, 5, 6, 7, 8"
-    )
-    with store._connection() as connection:
-        typed = text(query).columns(*TallyRow.__table__.c)
-        return sorted(tuple(row) for row in connection.execute(typed))
+def _recounted(store: AuditStore) -> dict[str, list[tuple[object, ...]]]:
+    found = {}
+    for table in COUNTS:
+        names = [f"coalesce({column.name}, '')" for column in table.primary_key]
+        groups = ", ".join(str(number) for number, _ in enumerate(names, 1))
+        query = f"SELECT {', '.join(names)}, count(*) FROM v_inspections GROUP BY {groups}"
+        with store._connection() as connection:
+            rows = connection.execute(text(query).columns(*table.c))
+            found[table.name] = sorted(tuple(row) for row in rows)
+    return found

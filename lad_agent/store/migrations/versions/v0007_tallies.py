@@ -21,9 +21,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint(*tallies.KEY, name="pk_tallies"),
         sqlite_with_rowid=False,
     )
-    tallies.fill(op.get_bind())
+    tallies.fill(op.get_bind(), ["tallies"])
     views.drop(op.get_bind(), views.STATEMENTS_0003)
-    views.create(op.get_bind(), views.STATEMENTS)
+    views.create(op.get_bind(), views.STATEMENTS_0007)
     for name in _NAMES:
         op.drop_index(f"ix_inspections_{name}_yield", "inspections")
         op.create_index(f"ix_inspections_{name}_id", "inspections", [name, "id"])
@@ -45,6 +45,6 @@ def downgrade() -> None:
         op.drop_index(f"ix_inspections_{name}_id", "inspections")
         columns = [name, "id", "result", "final"]
         op.create_index(f"ix_inspections_{name}_yield", "inspections", columns)
-    views.drop(op.get_bind(), views.STATEMENTS)
+    views.drop(op.get_bind(), views.STATEMENTS_0007)
     views.create(op.get_bind(), views.STATEMENTS_0003)
     op.drop_table("tallies")
