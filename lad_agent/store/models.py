@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -194,6 +194,7 @@ class JudgementRow(Base):
     elapsed_s: Mapped[float]
     mean_logprob: Mapped[float | None]
     sum_logprob: Mapped[float | None]
+    image_quality: Mapped[float | None]
 
 
 class ReviewRow(Base):
