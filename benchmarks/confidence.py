@@ -1,6 +1,6 @@
 """Which source of confidence knows the errors: each feature alone, all together, two models.
 
-    python -m benchmarks.confidence [--count 1000] [--model FOLDER] [--keep DIR] [--jobs N]
+    python -m benchmarks.confidence [--count 680] [--model FOLDER] [--keep DIR] [--jobs N]
 
 `--count` is the number of parts a product, half of them anomalous, within the ranges of training;
 half as many more are from beyond them. All are judged twice: by the model, and by a copy of it that
@@ -9,8 +9,8 @@ chosen, on other parts than are scored: of three thirds by content one fits, one
 scored, in three turns, so that every part is scored once; parts from beyond the ranges fit and
 choose nothing.
 
-Judgements are kept and shared with the other benchmarks (`--keep`). By default 15,000 judgements,
-some 25 minutes on two cores; `--count 100` takes three.
+Judgements are kept (`--keep`), a run that was killed goes on, and the other benchmarks share them.
+By default 10,200 judgements, some 20 minutes on two cores; `--count 40` takes three.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ class Scored:
 
 
 def main() -> None:
-    options = judged.arguments(__doc__, count=1000).parse_args()
+    options = judged.arguments(__doc__, count=680).parse_args()
     whole = options.count * len(synloco.PRODUCTS)
     inside = judged.mixed("train", whole // 2, whole // 2)
     beyond = judged.mixed("held-out", whole // 4, whole // 4)
@@ -116,7 +116,7 @@ def rows(inside: Sequence[Part], beyond: Sequence[Part]) -> list[list[str]]:
 
 def in_turns(parts: Sequence[Part], source: Source, error: float = ERROR) -> Scored:
     """Every part scored by what two other thirds of the parts have taught."""
-    thirds = [[part for part in parts if _third(part) == n] for n in range(3)]
+    thirds = [[part for part in parts if third(part) == n] for n in range(3)]
     turns = [
         _scored(thirds[n], thirds[(n + 1) % 3], thirds[(n + 2) % 3], source, error)
         for n in range(3)
@@ -132,7 +132,7 @@ def elsewhere(
     parts: Sequence[Part], others: Sequence[Part], source: Source, error: float = ERROR
 ) -> Scored:
     """`others` scored by what two thirds of `parts` have taught."""
-    fit, choose = ([part for part in parts if _third(part) == n] for n in (0, 1))
+    fit, choose = ([part for part in parts if third(part) == n] for n in (0, 1))
     return _scored(fit, choose, others, source, error)
 
 
@@ -235,7 +235,8 @@ def _is(part: Part, verdict: bool | None) -> bool:
     return said is not None if verdict is None else said == verdict
 
 
-def _third(part: Part) -> int:
+def third(part: Part) -> int:
+    """0, 1 or 2, by the part's content."""
     return hashlib.sha256(f"third {part.example.sha256}".encode()).digest()[0] % 3
 
 

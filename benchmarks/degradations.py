@@ -1,24 +1,26 @@
 """As evidence fades: escalations, bad parts passed and verdicts right, against strength.
 
-    python -m benchmarks.degradations [--count 40] [--model FOLDER] [--image FILE] [--jobs N]
+    python -m benchmarks.degradations [--count 40] [--model FOLDER] [--keep DIR] [--image FILE]
+                                      [--jobs N]
 
 `--count` is the number of parts a product, half of them anomalous. Each is photographed, spoiled by
 one degradation of `lad_agent.training.degradations` at one strength, and judged and decided as on
 the line, gate and shipped policy included. The same for pictures of another product, for a
 reference of another product, and without one. Prints tables, and draws the curves into a PNG or
-SVG. By default 10,400 judgements, some 20 minutes on two cores; `--count 4` takes four.
+SVG. What was counted is kept (`--keep`), and a run that was killed goes on. By default 10,400
+judgements, some 20 minutes on two cores; `--count 20` takes half of it.
 """
 
-import argparse
 import dataclasses
+import hashlib
 import multiprocessing
-import os
 import sys
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,6 @@ from benchmarks import judged
 from benchmarks.judged import Key
 from lad_agent import policy, recipe
 from lad_agent.judgement import Result
-from lad_agent.reasoners import EMBEDDED
 from lad_agent.recipe import Recipe
 from lad_agent.training import synloco
 from lad_agent.training.degradations import DEGRADATIONS, degraded
@@ -43,6 +44,12 @@ class Spoiled:
     keys: tuple[Key, ...]
     what: str
     strength: float
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What its line among the kept ones says of it."""
+        product = self.keys[0].product
+        return {"product": product, "what": self.what, "strength": self.strength}
 
 
 @dataclass(frozen=True)
@@ -74,30 +81,33 @@ Curves = Mapping[tuple[str, float], Counts]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--count", type=int, default=40)
-    parser.add_argument("--model", type=Path, default=EMBEDDED)
+    parser = judged.arguments(__doc__, count=40, fewest=2)
     parser.add_argument("--image", type=Path, default=IMAGE)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    found = measure(options.model, options.count, options.jobs)
+    found = measure(options.model, options.count, options.keep, options.jobs)
     print(markdown(found))
     draw(found, options.image)
     print(f"\n{options.image}", file=sys.stderr)
 
 
-def measure(model: Path, count: int, jobs: int) -> Curves:
-    """What became of the parts, by degradation and strength."""
+def measure(model: Path, count: int, keep: Path, jobs: int) -> Curves:
+    """What became of the parts, by degradation and strength; what is kept is not done again."""
+    keep.mkdir(parents=True, exist_ok=True)
+    file = keep / _file(model, count)
+    counted = {_name(line): Counts(**line["counts"]) for line in judged.read_lines(file)}
     todo = list(batches(count))
+    left = [batch for batch in todo if _name(batch.told) not in counted]
     context = multiprocessing.get_context("spawn")
+    if left:
+        with ProcessPoolExecutor(jobs, context, judged.open_reasoner, (model,)) as pool:
+            for batch, counts in zip(left, pool.map(count_of, left), strict=True):
+                counted[_name(batch.told)] = counts
+                judged.append_lines(file, [batch.told | {"counts": dataclasses.asdict(counts)}])
+                print(f"{len(counted)} of {len(todo)} batches", end="\r", file=sys.stderr)
     found: dict[tuple[str, float], Counts] = {}
-    with ProcessPoolExecutor(jobs, context, judged.open_reasoner, (model,)) as pool:
-        for done, (batch, counts) in enumerate(zip(todo, pool.map(count_of, todo), strict=True), 1):
-            which = batch.what, batch.strength
-            found[which] = found.get(which, Counts()) + counts
-            print(f"{done} of {len(todo)} batches", end="\r", file=sys.stderr)
+    for batch in todo:
+        which = batch.what, batch.strength
+        found[which] = found.get(which, Counts()) + counted[_name(batch.told)]
     return found
 
 
@@ -187,6 +197,19 @@ def draw(found: Curves, path: Path) -> None:
     figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
+
+
+def _name(line: Mapping[str, Any]) -> tuple[str, str, float]:
+    return line["product"], line["what"], line["strength"]
+
+
+def _file(model: Path, count: int) -> str:
+    """A name by all that the counts depend on."""
+    from lad_agent.reasoners.checkpoint import fingerprint
+
+    tasks = [recipe.load(recipe.shipped(product)).recipe_version for product in synloco.PRODUCTS]
+    digest = hashlib.sha256(f"{tasks} {judged.SIZE}".encode()).hexdigest()[:8]
+    return f"{fingerprint(model)}-degradations-{count}-{digest}.jsonl"
 
 
 _photograph = lru_cache(maxsize=256)(judged.drawn)

@@ -1,17 +1,18 @@
 """What more effort buys: cost of a part against coverage at equal risk, way by way.
 
-    python -m benchmarks.effort [--count 400] [--model FOLDER] [--keep DIR] [--jobs N]
+    python -m benchmarks.effort [--count 200] [--model FOLDER] [--keep DIR] [--jobs N]
 
 `--count` is the number of parts a product, half of them anomalous. The same parts are judged with
 one greedy rationale each; with four more drawn for those in doubt; with four more for all; and with
-three more under other references for those in doubt. Doubt is a weakest token below the shipped
-recipes' `sample_below`. Coverage is the share decided without a person where 1% of the decided are
-wrong: confidence is learned and the threshold chosen on other parts than are counted (see
-`benchmarks.confidence`), so the errors that came out stand beside it. Seconds are those of one
-process of one thread, batches of 32 shared out, and belong to the machine; tokens do not.
+three or seven more under other references (four or eight in all) for those in doubt. Doubt is a
+weakest token below the shipped recipes' `sample_below`. Coverage is the share decided without a
+person where 1% of the decided are wrong: confidence is learned and the threshold chosen on other
+parts than are counted (see `benchmarks.confidence`), so the errors that came out stand beside it.
+Seconds are those of one process of one thread, batches of 64 shared out, and belong to the machine;
+tokens do not.
 
-Judgements are kept (`--keep`) and not made again. By default 8,000 judgements, some 15 minutes on
-two cores; `--count 40` takes three.
+Judgements are kept (`--keep`), and a run that was killed goes on. By default 5,000 judgements, some
+ten minutes on two cores; `--count 40` takes three.
 """
 
 from collections.abc import Sequence
@@ -32,11 +33,14 @@ WAYS = {
     "and 3 other references for the doubtful": Way(
         "references", {"samples": 0, "other_references": 3}, references=4
     ),
+    "and 7 other references for the doubtful": Way(
+        "references-8", {"samples": 0, "other_references": 7}, references=8
+    ),
 }
 
 
 def main() -> None:
-    options = judged.arguments(__doc__, count=400).parse_args()
+    options = judged.arguments(__doc__, count=200).parse_args()
     half = options.count * len(synloco.PRODUCTS) // 2
     keys = judged.mixed("train", half, half)
     rows = [

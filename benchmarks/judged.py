@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +34,7 @@ from lad_agent.training.sources import Example
 from lad_agent.training.synloco import dataset
 
 Kind = Literal["good", "logical", "structural"]
+FAULTS: tuple[Kind, ...] = ("logical", "structural")
 
 SEED = 2_000_000
 """Of the first pictures: training used seeds below a million, the figures those from it on."""
@@ -40,8 +42,8 @@ SEED = 2_000_000
 FEWEST = 20
 """Parts a product, or bad ones in all, of which anything can be told."""
 
-SIZE = 392
-"""Side of the photographs in pixels, before the recipe's own resizing."""
+SIZE = 196
+"""Side of the photographs in pixels: that of the shipped recipes, in most of the training too."""
 
 _KINDS: Mapping[Kind, synloco.Kind] = {
     "good": "normal",
@@ -49,7 +51,7 @@ _KINDS: Mapping[Kind, synloco.Kind] = {
     "structural": "structural",
 }
 _SPLITS: tuple[synloco.Split, ...] = ("train", "held-out")
-_BATCH = 32
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ SHIPPED = Way("shipped")
 GREEDY = Way("greedy", {"samples": 0})
 
 
-def arguments(said: str | None, *, count: int) -> argparse.ArgumentParser:
-    """The options that all who read judgements share; `count` is the default of `--count`."""
+def arguments(said: str | None, *, count: int, fewest: int = FEWEST) -> argparse.ArgumentParser:
+    """The options that all share; `count` is the default of `--count`, `fewest` its least."""
 
     def enough(text: str) -> int:
-        if int(text) < FEWEST:
-            raise argparse.ArgumentTypeError(f"{FEWEST} at least, to tell anything")
+        if int(text) < fewest:
+            raise argparse.ArgumentTypeError(f"{fewest} at least, to tell anything")
         return int(text)
 
     parser = argparse.ArgumentParser(
@@ -98,19 +100,23 @@ def arguments(said: str | None, *, count: int) -> argparse.ArgumentParser:
 
 
 def mixed(
-    split: synloco.Split, good: int, bad: int, products: Sequence[str] = synloco.PRODUCTS
+    split: synloco.Split,
+    good: int,
+    bad: int,
+    products: Sequence[str] = synloco.PRODUCTS,
+    faults: Sequence[Kind] = FAULTS,
 ) -> list[Key]:
-    """Keys of `good` and `bad` parts in all, the products in turn, faults logical and structural.
+    """Keys of `good` and `bad` parts in all, the products in turn, and their faults.
 
     More of them begin with the same ones, so that what was judged for fewer is used again.
     """
     keys = [
         Key(products[n % len(products)], split, "good", n // len(products)) for n in range(good)
     ]
-    kinds: tuple[Kind, Kind] = ("logical", "structural")
     for n in range(bad):
         turn, place = divmod(n, len(products))
-        keys.append(Key(products[place], split, kinds[turn % 2], turn // 2))
+        index, fault = divmod(turn, len(faults))
+        keys.append(Key(products[place], split, faults[fault], index))
     return keys
 
 
@@ -190,12 +196,26 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *rest])
 
 
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The JSON lines that earlier runs have kept, none where there is no file."""
+    if file.exists():
+        _mend(file)
+    return runs.read_lines(file)
+
+
+def append_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Keep more lines."""
+    with file.open("a", encoding="utf-8") as opened:
+        opened.writelines(json.dumps(line) + "\n" for line in lines)
+
+
 def open_reasoner(model: Path) -> None:
-    """Open the model of this process, on one thread."""
+    """Open the model of this process, on one thread; where its parent is killed it ends too."""
     import torch
 
     from lad_agent.reasoners.local import TransformersReasoner
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     _reasoners.append(TransformersReasoner(model, device="cpu", max_batch=_BATCH))
@@ -212,6 +232,13 @@ def judge(questions: Sequence[Question | None]) -> list[Judgement]:
 
 _reasoners: list[Any] = []
 """The one of this process."""
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _judged(
@@ -257,23 +284,24 @@ def _file(model: str, way: Way, task: Recipe) -> str:
 
 
 def _read(file: Path) -> Iterator[tuple[Key, Part]]:
-    if file.exists():
-        _mend(file)
-    for line in runs.read_lines(file):
+    for line in read_lines(file):
         key = Key(**line["key"])
         judgement = Judgement.model_validate(line["judgement"])
         yield key, Part(_example(key, line["sha256"]), judgement)
 
 
 def _append(file: Path, batch: Sequence[Key], found: Sequence[Part]) -> None:
-    with file.open("a", encoding="utf-8") as opened:
-        for key, part in zip(batch, found, strict=True):
-            line = {
+    append_lines(
+        file,
+        (
+            {
                 "key": dataclasses.asdict(key),
                 "sha256": part.example.sha256,
                 "judgement": part.judgement.model_dump(mode="json", exclude_defaults=True),
             }
-            opened.write(json.dumps(line) + "\n")
+            for key, part in zip(batch, found, strict=True)
+        ),
+    )
 
 
 def _mend(file: Path) -> None:

@@ -27,6 +27,7 @@ FEATURES = (
     "agreement",
     "decided_at_once",
     "evidence_consistent",
+    "image_quality",
     "says_anomalous",
 )
 """What a judgement shows about its own verdict; see `features`."""
@@ -179,6 +180,7 @@ def features(judgement: Judgement) -> tuple[float, ...] | None:
         or judgement.mean_logprob is None
         or judgement.sum_logprob is None
         or judgement.anomaly_score is None
+        or judgement.image_quality is None
     ):
         return None
     return (
@@ -190,6 +192,7 @@ def features(judgement: Judgement) -> tuple[float, ...] | None:
         1.0 if judgement.agreement is None else judgement.agreement,
         float(judgement.samples == 0),
         float(judgement.evidence == "consistent"),
+        judgement.image_quality,
         float(judgement.anomalous),
     )
 

@@ -203,6 +203,21 @@ def gate(picture: Image.Image, shorter_side: int) -> Reason | None:
     return None
 
 
+def headroom(picture: Image.Image) -> float:
+    """How far a prepared picture is from the nearest limit of the gate: 0 at it or beyond, up to 1.
+
+    Light and sharpness in one number, for the confidence model.
+    """
+    found = measure(picture)
+    left = (
+        (found.bright - MIN_BRIGHT) / (255 - MIN_BRIGHT),
+        (MAX_DARK - found.dark) / MAX_DARK,
+        1 - MIN_EDGES / max(found.edges, MIN_EDGES),
+        (found.correlation - MIN_CORRELATION) / (1 - MIN_CORRELATION),
+    )
+    return float(min(1.0, max(0.0, min(left))))
+
+
 def shorter_side(image: Image.Image, region: Region) -> int:
     """The shorter side of the region in pixels of the image."""
     left, top, right, bottom = _box(image, region)

@@ -91,6 +91,7 @@ class Outcome(BaseModel):
     attempt: int
     mean_logprob: float | None = None
     sum_logprob: float | None = None
+    image_quality: float | None = None
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,9 @@ class Judgement(BaseModel):
     `confidence` is kept apart: the probability of the weakest token of the greedy rationale,
     joined by the agreement of further answers where there are any (`samples` of them: sampled, or
     under other references). All in [0, 1]. `mean_logprob` and `sum_logprob` are over the tokens of
-    the greedy rationale, natural logarithms; None where the answer is not well-formed, and in
-    records of before they were kept.
+    the greedy rationale, natural logarithms; `image_quality` is how far the picture was from the
+    gate's nearest limit (see `lad_agent.images.headroom`). None where the answer is not
+    well-formed, and in records of before they were kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -92,6 +93,7 @@ class Judgement(BaseModel):
     model: str
     tokens: int = Field(default=0, ge=0)
     elapsed_s: float = Field(default=0.0, ge=0.0)
+    image_quality: float | None = Field(default=None, ge=0.0, le=1.0)
 
     @property
     def decision_score(self) -> float | None:

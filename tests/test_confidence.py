@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lad_agent import confidence, recipe
+from lad_agent import confidence, images, recipe
 from lad_agent.confidence import Calibration, Counts, Isotonic, Logistic, Promise, Reference
 from lad_agent.judgement import Judgement, Reason, Result
 from lad_agent.policy import decide, decide_by_recipe
@@ -20,7 +20,7 @@ from tests.scripted import part, write_recipe
 
 SHARES = st.floats(0, 1)
 LOGISTIC = Logistic(
-    centre=(0.0,) * 9, scale=(2.0, *(1.0,) * 8), weights=(4.0, *(0.0,) * 8), intercept=1.0
+    centre=(0.0,) * 10, scale=(2.0, *(1.0,) * 9), weights=(4.0, *(0.0,) * 9), intercept=1.0
 )
 OLDER = LOGISTIC.model_copy(
     update={"features": ("weakest_token",), "centre": (0.0,), "scale": (1.0,), "weights": (1.0,)}
@@ -31,7 +31,7 @@ ISOTONIC = Isotonic(x=(0.2, 0.6, 0.8), y=(0.1, 0.5, 0.9))
 def _said(**changes: Any) -> Judgement:
     told: dict[str, Any] = {
         "anomalous": False, "anomaly_score": 0.1, "confidence": 0.95, "weakest_token": 0.95,
-        "mean_logprob": -0.01, "sum_logprob": -0.3, "well_formed": True,
+        "mean_logprob": -0.01, "sum_logprob": -0.3, "image_quality": 0.5, "well_formed": True,
         "evidence": "consistent", "model": "m",
     }  # fmt: skip
     return Judgement(**told | changes)
@@ -67,6 +67,7 @@ def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
         made = judgement(question, greedy, draws[:n], model="m", elapsed_s=0)
         assert confidence.raw(made) == pytest.approx(made.confidence)
         assert (made.mean_logprob, made.sum_logprob) == (-0.2, -0.6)
+        assert made.image_quality == images.headroom(question.image)
     assert confidence.raw(_said(weakest_token=None)) is None
 
 
@@ -79,13 +80,13 @@ def test_logistic_by_hand() -> None:
 def test_every_feature_has_its_weight() -> None:
     said = _said(
         weakest_token=0.5, mean_logprob=math.log(0.8), sum_logprob=math.log(0.2), anomaly_score=0.9,
-        anomalous=True, samples=4, agreement=0.75, evidence="unchecked",
+        anomalous=True, samples=4, agreement=0.75, evidence="unchecked", image_quality=0.3,
     )  # fmt: skip
-    shown = (math.log(0.7 / 0.3), 0.0, math.log(4), math.log(0.25), 0.8, 0.75, 0.0, 0.0, 1.0)
+    shown = (math.log(0.7 / 0.3), 0.0, math.log(4), math.log(0.25), 0.8, 0.75, 0.0, 0.0, 0.3, 1.0)
     assert confidence.features(said) == pytest.approx(shown)
     for place, value in enumerate(shown):
-        weights = tuple(float(n == place) for n in range(9))
-        model = LOGISTIC.model_copy(update={"weights": weights, "scale": (1.0,) * 9})
+        weights = tuple(float(n == place) for n in range(10))
+        model = LOGISTIC.model_copy(update={"weights": weights, "scale": (1.0,) * 10})
         expected = 1 / (1 + math.exp(-(1 + value)))
         assert confidence.calibrated(said, model).confidence == pytest.approx(expected)
 
@@ -98,11 +99,11 @@ def test_certainties_and_impossibilities_are_numbers() -> None:
 
 
 def test_a_verdict_without_what_the_model_asks_for_is_not_sure() -> None:
-    """A record of before log-probabilities were kept, or a reasoner that gives none."""
-    older = _said(mean_logprob=None, sum_logprob=None)
-    assert confidence.calibrated(older, LOGISTIC).confidence == 0.0
-    assert confidence.calibrated(older, None).confidence == 0.95
-    assert confidence.calibrated(older, ISOTONIC).confidence == pytest.approx(0.9, abs=1e-3)
+    """A record of before these were kept, or a reasoner that gives no log-probabilities."""
+    for older in (_said(mean_logprob=None, sum_logprob=None), _said(image_quality=None)):
+        assert confidence.calibrated(older, LOGISTIC).confidence == 0.0
+        assert confidence.calibrated(older, None).confidence == 0.95
+        assert confidence.calibrated(older, ISOTONIC).confidence == pytest.approx(0.9, abs=1e-3)
 
 
 def test_isotonic_by_hand() -> None:

@@ -17,7 +17,7 @@ from lad_agent import images, recipe
 from lad_agent.errors import UnreadableInput
 from lad_agent.judgement import Reason
 from lad_agent.recipe import Region
-from lad_agent.training import synloco
+from lad_agent.training import degradations, synloco
 from tests.scripted import part, write_recipe
 
 WHOLE = Region()
@@ -246,6 +246,19 @@ def _wall(level: float, noise: float, size: int = 392) -> np.ndarray:
 )
 def test_the_gate(picture: Image.Image, reason: Reason | None) -> None:
     assert _gated(picture, WHOLE, 196) is reason
+
+
+def test_headroom_shrinks_as_light_and_sharpness_go_and_is_none_at_the_gate() -> None:
+    sharp = synloco.sample("pushpins", 11, 0, "train", 196, "normal").photo.image
+    for spoil in (degradations.blur, degradations.darkness, degradations.noise):
+        left = [
+            images.headroom(spoil(Image.fromarray(sharp), strength, 0))
+            for strength in (0.0, 0.1, 0.2, 0.4, 1.0)
+        ]
+        assert left == sorted(left, reverse=True)
+        assert 0.2 < left[0] < 1.0
+        assert left[-1] == 0.0
+    assert images.headroom(_picture(np.full((300, 300, 3), 252.0))) == 0.0
 
 
 def test_the_gate_looks_at_the_region_alone() -> None:

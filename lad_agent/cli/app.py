@@ -70,6 +70,7 @@ def _missing(error: ImportError) -> None:
     extras = {
         "cv2": "train",
         "datasets": "train",
+        "matplotlib": "train",
         "trl": "train",
         "sklearn": "train",
         "fastapi": "serve",

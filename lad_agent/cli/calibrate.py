@@ -56,6 +56,9 @@ def calibrate(
     ] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Of the split of the parts.")] = 0,
     html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write the report's charts into this folder, as PNG files.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Leave the recipe as it is.")] = False,
     reasoner: options.Reasoner = None,
     adapter: options.Adapter = None,
@@ -97,6 +100,8 @@ def calibrate(
     made = calibration.choose(parts, loaded, asked)
     if html is not None:
         pages.write(html, reports.page(made))
+    if png is not None:
+        reports.write_pngs(made, png)
     written = None if dry_run else calibration.write(recipe, made)
     if as_json:
         version = written.recipe_version if written else None

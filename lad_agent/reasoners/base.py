@@ -7,7 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from lad_agent import protocol, rationale
+from lad_agent import images, protocol, rationale
 from lad_agent.judgement import Evidence, Judgement
 from lad_agent.recipe import Recipe
 
@@ -124,6 +124,7 @@ def judgement(
         model=model,
         tokens=tokens,
         elapsed_s=elapsed_s,
+        image_quality=images.headroom(question.image),
     )
 
 

@@ -194,6 +194,7 @@ class JudgementRow(Base):
     elapsed_s: Mapped[float]
     mean_logprob: Mapped[float | None]
     sum_logprob: Mapped[float | None]
+    image_quality: Mapped[float | None]
 
 
 class ReviewRow(Base):

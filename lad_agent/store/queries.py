@@ -304,6 +304,7 @@ def _outcome(row: Inspection, judgement: JudgementRow | None) -> Outcome:
         attempt=row.attempt,
         mean_logprob=said.mean_logprob,
         sum_logprob=said.sum_logprob,
+        image_quality=said.image_quality,
     )
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import confidence, degradations, effort, judged, promise
+from benchmarks import confidence, degradations, effort, judged, people, promise
 from benchmarks.judged import Key, Way
 from lad_agent import recipe
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.training import synloco
 from lad_agent.training.calibration import Asked, Part
-from lad_agent.training.calibration.trials import run
+from lad_agent.training.calibration.trials import THE_OTHERS, run
 from lad_agent.training.degradations import DEGRADATIONS
 from tests.training.calibration.synthetic import part, parts
 
@@ -30,6 +30,9 @@ def test_more_parts_begin_with_the_same_ones() -> None:
     assert {products.count(product) for product in synloco.PRODUCTS} == {36}
     kinds = [key.kind for key in many]
     assert (kinds.count("good"), kinds.count("logical")) == (70, 55)
+    only = judged.mixed("train", 0, 110, faults=("logical",))
+    assert {key for key in many if key.kind == "logical"} < set(only)
+    assert {key.kind for key in only} == {"logical"}
 
 
 def test_a_part_follows_from_its_key_alone() -> None:
@@ -76,9 +79,10 @@ def test_another_way_of_asking_has_another_file(tmp_path: Path) -> None:
     ways = [*effort.WAYS.values(), Way("shipped", {"sample_below": 0.5})]
     names = {judged._file("m", way, judged.asked("pushpins", way, tmp_path)) for way in ways}
     assert len(names) == len(ways)
-    several = judged.asked("pushpins", list(effort.WAYS.values())[-1], tmp_path)
-    assert len(several.references) == len(set(several.reference_sha256)) == 4
-    assert several.policy.more_answers == 3
+    for way, references in zip(list(effort.WAYS.values())[-2:], (4, 8), strict=True):
+        several = judged.asked("pushpins", way, tmp_path)
+        assert len(several.references) == len(set(several.reference_sha256)) == references
+        assert several.policy.more_answers == references - 1
 
 
 def test_a_threshold_by_hand() -> None:
@@ -128,15 +132,27 @@ def test_the_cost_of_a_way_is_the_mean_of_its_parts() -> None:
     assert (doubt, seconds, tokens) == ("0.0%", "0.2500", "40")
 
 
-def test_a_promise_has_a_row_for_each_group_and_way(tmp_path: Path) -> None:
+def test_a_promise_has_a_row_for_each_group_and_way() -> None:
     loaded = recipe.load(recipe.shipped("pushpins"))
-    fresh = {"as calibrated": parts(50, 300, seed=1), "beyond the ranges": parts(50, 300, seed=2)}
-    found = run(parts(120, 320), fresh, loaded, Asked(0.1), sets=4, good=30, bad=80)
+    beyond = {"beyond the ranges": parts(50, 300, seed=2)}
+    found = run(parts(120, 320), beyond, loaded, Asked(0.1), sets=4, good=30, bad=80)
     head, *rows = promise.rows({0.1: found})
     assert [row[1:3] for row in rows] == [
-        [group, way] for group in fresh for way in ("promised", "naive")
+        [group, way] for group in (THE_OTHERS, *beyond) for way in ("promised", "naive")
     ]
     assert {len(row) for row in rows} == {len(head)}
+
+
+def test_every_way_sends_parts_to_people() -> None:
+    head, *rows = people.rows(parts(1200, 1200, wrong=0.15), 0.05)
+    assert {len(row) for row in rows} == {len(head)}
+    assert [row[0][:6] for row in rows] == ["the sh", "before", "after:", "after:"]
+    passed = [float(row[4].split("%")[0]) for row in rows]
+    assert passed[3] < passed[2] < 6.5
+    assert all("refused" not in row[1] for row in rows)
+    assert people.rows(parts(120, 120, wrong=0.15), 0.01)[-1][1].startswith(
+        "refused: too few parts"
+    )
 
 
 def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
@@ -154,6 +170,17 @@ def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
         degradations.draw(found, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
     assert (tmp_path / "a.svg").read_text().count("<svg") == 1
+
+
+def test_counts_that_are_kept_are_not_made_again(tmp_path: Path) -> None:
+    todo = list(degradations.batches(2))
+    file = tmp_path / degradations._file(EMBEDDED, 2)
+    one = {"good": 1, "bad": 1, "escalated": 0, "passed_bad": 0, "right_bad": 1, "right_good": 1}
+    judged.append_lines(file, [batch.told | {"counts": one} for batch in todo])
+    found = degradations.measure(EMBEDDED, 2, tmp_path, 1)
+    assert len(found) == 1 + len(DEGRADATIONS) * 6 + 3
+    assert {counts.good for counts in found.values()} == {len(synloco.PRODUCTS)}
+    assert len(judged.read_lines(file)) == len(todo)
 
 
 def test_every_degradation_is_judged_at_every_strength_and_none_twice() -> None:

@@ -35,7 +35,8 @@ def line(tmp_path: Path, reasoner: Scripted) -> Path:
 
 def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: Path) -> None:
     before = recipe.load(line / "recipe.yaml")
-    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1, "--html", "r.html")  # fmt: skip  # noqa: E501
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1,
+              "--html", "r.html", "--png", "charts")  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     assert "of 30 good parts 0 rejected, 0 to people, 30 passed" in ran.out
     assert "of 30 bad parts 0 passed, 0 to people, 30 rejected" in ran.out
@@ -45,6 +46,7 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
     assert after.recipe_version != before.recipe_version
     assert after.calibration is not None
     assert Path("r.html").read_text().startswith("<!doctype html>")
+    assert Path("charts/confidence-by-truth.png").is_file()
     inspected = cli("inspect", line / "good", "--json")
     assert {json.loads(one)["result"] for one in inspected.out.splitlines()} == {"OK"}
 

@@ -69,6 +69,7 @@ class ReasonerContract:
         assert found.sum_logprob <= math.log(found.weakest_token) + 1e-6
         assert found.sum_logprob <= found.mean_logprob <= 0.0
         assert (found.samples, found.agreement) == (0, None)
+        assert 0.0 <= found.image_quality <= 1.0
         assert found.tokens > 5
         assert found.elapsed_s > 0
 
@@ -83,7 +84,7 @@ class ReasonerContract:
         assert found.samples == 0
         figures = (found.anomalous, found.anomaly_score, found.confidence, found.weakest_token)
         assert figures == (None, None, None, None)
-        assert (found.mean_logprob, found.sum_logprob) == (None, None)
+        assert (found.mean_logprob, found.sum_logprob, found.image_quality) == (None, None, None)
 
     async def test_more_rationales_only_where_in_doubt(
         self, reasoner: Reasoner, doubting: Recipe

@@ -53,6 +53,7 @@ def judgement(**changed: Any) -> Judgement:
         "weakest_token": 0.75,
         "mean_logprob": -0.0625,
         "sum_logprob": -2.5,
+        "image_quality": 0.625,
         "model": "pocket@1",
         "tokens": 40,
         "elapsed_s": 0.25,

@@ -101,9 +101,12 @@ def test_tables_that_were_changed_are_named_and_left_alone(store: AuditStore) ->
     assert tables(store) == before
 
 
-def test_a_judgement_of_before_log_probabilities_is_verified_and_rebuilt(store: AuditStore) -> None:
+@pytest.mark.parametrize("later", [{"mean_logprob", "sum_logprob"}, {"image_quality"}])
+def test_a_judgement_of_before_a_field_was_kept_is_verified_and_rebuilt(
+    store: AuditStore, later: set[str]
+) -> None:
     opened = store.take_in(intake())
-    said = judgement().model_dump(mode="json", exclude={"mean_logprob", "sum_logprob"})
+    said = judgement().model_dump(mode="json", exclude=later)
 
     def as_then(unit: Unit) -> None:
         for type, payload in ((JUDGED, said), (RECORDED, asdict(OK))):
@@ -116,7 +119,7 @@ def test_a_judgement_of_before_log_probabilities_is_verified_and_rebuilt(store: 
     store.rebuild()
     assert tables(store) == before
     found = store.history(opened.id).judgement
-    assert found == judgement(mean_logprob=None, sum_logprob=None)
+    assert found == judgement(**dict.fromkeys(later))
 
 
 def test_nothing_is_rebuilt_from_a_broken_ledger(store: AuditStore) -> None:

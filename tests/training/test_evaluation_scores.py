@@ -178,20 +178,20 @@ def test_what_was_never_seen_has_an_exact_bound() -> None:
 
 
 def test_charts_place_what_they_are_given() -> None:
-    chart = plots.curves(
+    chart = plots.Curves(
         [plots.Line("a <b>", [0, 0.5, 1], [0, 0.25, 0.5], dots=True)],
         title="T & t", x="across", y="up", top=0.5, diagonal=True, bars=[0.5, 0.25],
-    )  # fmt: skip
+    ).svg()  # fmt: skip
     assert 'points="52.0,274.0 230.0,152.0 408.0,30.0"' in chart
     assert (chart.count("<circle"), chart.count("<title>"), "T &amp; t" in chart) == (3, 2, True)
     assert "a &lt;b&gt;" in chart
-    both = plots.mirrored(("good", [3, 0, 1]), ("bad", [0, 0, 2]), title="t", x="x")
+    both = plots.Mirrored(("good", [3, 0, 1]), ("bad", [0, 0, 2]), title="t", x="x").svg()
     assert "<title>3 (75.0%)</title>" in both
     assert both.count("<title>") == 3
 
 
 def test_lines_are_thinned_but_keep_their_ends() -> None:
     steps = np.linspace(0, 1, 100_000)
-    chart = plots.curves([plots.Line("fine", steps, steps)], title="t", x="x", y="y")
+    chart = plots.Curves([plots.Line("fine", steps, steps)], title="t", x="x", y="y").svg()
     assert len(chart) < 40_000
     assert "408.0,30.0" in chart

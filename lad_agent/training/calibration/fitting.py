@@ -1,8 +1,10 @@
 """The confidence model: logistic or isotonic, whichever does better on parts it has not seen."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -11,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from lad_agent import confidence
 from lad_agent.confidence import Isotonic, Logistic
 from lad_agent.training.calibration.parts import Part
-from lad_agent.training.evaluation.scores import Flags
+from lad_agent.training.evaluation.scores import Flags, Floats
 
 FEWEST = 10
 """Right and wrong verdicts that a fit takes at least, each."""
@@ -40,6 +42,43 @@ def fit(parts: Sequence[Part], seed: int) -> Logistic | Isotonic | None:
 
     kinds: tuple[type[Logistic] | type[Isotonic], ...] = (Logistic, Isotonic)
     return _fit(min(kinds, key=loss), known, right)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What many parts show about their verdicts: the confidence of all under any model at once.
+
+    `features` are those of `lad_agent.confidence`, shape [parts, features], `raw` the raw
+    confidence; not a number where there is no verdict, or it does not show them.
+    """
+
+    features: Floats
+    raw: Floats
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> "Shown":
+        nothing = (np.nan,) * len(confidence.FEATURES)
+        judgements = [part.judgement for part in parts]
+        raw = [
+            None if said.anomalous is None or said.anomaly_score is None else confidence.raw(said)
+            for said in judgements
+        ]
+        return cls(
+            np.array([confidence.features(said) or nothing for said in judgements]),
+            np.array(raw, dtype=np.float64),
+        )
+
+    def sure(self, model: Logistic | Isotonic | None) -> Floats:
+        """What `sure` says of each part."""
+        if model is None:
+            found = self.raw
+        elif isinstance(model, Logistic):
+            rows = (self.features - model.centre) / model.scale
+            found = special.expit(model.intercept + rows @ np.array(model.weights))
+        else:
+            steps = np.interp(self.raw, model.x, model.y)
+            found = (1 - confidence.KEPT_ORDER) * steps + confidence.KEPT_ORDER * self.raw
+        return np.nan_to_num(np.clip(found, 0.0, 1.0))
 
 
 def sure(part: Part, model: Logistic | Isotonic | None) -> float:

@@ -151,8 +151,9 @@ def part_of(
     told["seen_product"] = rationale.seen_product(entry["rationale"])
     judgement = _judgement(told)
     policy, weakest = recipe.policy, judgement.weakest_token
-    if weakest is not None and judgement.mean_logprob is None:
-        raise ValueError("has no mean_logprob: judged by an older version; inspect again")
+    for name in ("mean_logprob", "image_quality"):
+        if weakest is not None and getattr(judgement, name) is None:
+            raise ValueError(f"has no {name}: judged by an older version; inspect again")
     wanted = policy.more_answers if weakest is not None and weakest < policy.sample_below else 0
     if judgement.samples != wanted:
         raise ValueError(

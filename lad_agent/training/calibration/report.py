@@ -2,6 +2,7 @@
 
 import json
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from lad_agent.training.calibration import choosing, words
 from lad_agent.training.calibration.choosing import Made
 from lad_agent.training.calibration.parts import Part
 from lad_agent.training.evaluation import plots
+from lad_agent.training.evaluation import report as pages
 from lad_agent.training.evaluation.scores import Floats
 from lad_agent.training.evaluation.truth import Truth
 
@@ -65,28 +67,36 @@ show();
 
 def page(made: Made) -> str:
     """The report as HTML that needs nothing else; pictures of mistakes are embedded."""
-    judged = tuple(
-        _judged(part, result) for part, result in zip(made.parts, made.results, strict=True)
-    )
+    judged = _all_judged(made)
     figures = evaluation.figures_of(evaluation.Joined(judged, 0, 0))
     title = f"Calibration of {made.calibration.product}"
     lines = "".join(f"<li>{escape(line)}</li>" for line in words.text(made).splitlines())
+    drawn = "".join(f"<figure>{chart.svg()}</figure>" for chart in charts(made))
     own = (
         f"<ul>{lines}</ul>{_SLIDERS % _data(made)}"
-        f'<div class="charts">{"".join(f"<figure>{c}</figure>" for c in charts(made))}</div>'
+        f'<div class="charts">{drawn}</div>'
         "<h2>These parts, decided so</h2>"
     )
     head, middle, rest = evaluation.page(judged, figures, title).partition("</h1>")
     return head + middle + own + rest
 
 
-def charts(made: Made) -> list[str]:
+def write_pngs(made: Made, folder: Path) -> list[Path]:
+    """Every chart of the page as a PNG in `folder`.
+
+    Raises:
+        UsageError: one cannot be written.
+    """
+    return plots.write_pngs([*charts(made), *pages.charts(_all_judged(made))], folder)
+
+
+def charts(made: Made) -> list[plots.Chart]:
     """Confidence by truth of the verdict, escapes and people by threshold, and the costs."""
     known = [p for p in made.parts if p.judgement.anomalous is not None]
     right = [p.judgement.confidence or 0.0 for p in known if p.right]
     wrong = [p.judgement.confidence or 0.0 for p in known if not p.right]
-    out = [
-        plots.mirrored(
+    out: list[plots.Chart] = [
+        plots.Mirrored(
             (f"right verdicts ({len(right)})", _histogram(right)),
             (f"wrong verdicts ({len(wrong)})", _histogram(wrong)),
             title="Confidence by truth",
@@ -105,14 +115,14 @@ def charts(made: Made) -> list[str]:
     lines = [plots.Line("good parts passed", levels, _share(good, levels, count.good))]
     if count.bad:
         lines.append(plots.Line("bad parts passed", levels, _share(bad, levels, count.bad)))
-    out.append(plots.curves(lines, title="Passed by threshold", x="pass at confidence", y="share"))
+    out.append(plots.Curves(lines, title="Passed by threshold", x="pass at confidence", y="share"))
     if made.costs is not None:
         accepted = np.concatenate([good, bad])
         spent = choosing.cost_of(levels, accepted, bad, made.parts, made.costs, bad=True)
         line = plots.Line("misses and reviews of parts said to be good", levels, spent)
         top = max(float(spent.max()), 1e-9)
         out.append(
-            plots.curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
+            plots.Curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
         )
     return out
 
@@ -136,6 +146,11 @@ def _share(confidences: Floats, levels: Floats, of: int) -> Floats:
 
 def _histogram(values: list[float]) -> list[int]:
     return [int(n) for n in np.histogram(values, bins=_BINS, range=(0, 1))[0]]
+
+
+def _all_judged(made: Made) -> tuple[evaluation.Judged, ...]:
+    pairs = zip(made.parts, made.results, strict=True)
+    return tuple(_judged(part, result) for part, result in pairs)
 
 
 def _judged(part: Part, result: Result) -> evaluation.Judged:

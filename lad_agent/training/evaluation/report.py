@@ -61,7 +61,7 @@ def page(judged: Sequence[Judged], figures: Metrics, title: str) -> str:
         *(f'<p class="note">{escape(note)}</p>' for note in tables.notes(figures)),
         "<h2>Curves</h2>",
         '<div class="charts">',
-        *(f"<figure>{chart}</figure>" for chart in charts(judged)),
+        *(f"<figure>{chart.svg()}</figure>" for chart in charts(judged)),
         "</div>",
         "<h2>Sources of confidence</h2>",
         '<p class="note">Over the parts that have a verdict and this source. The thresholds of '
@@ -105,11 +105,11 @@ def mistakes(judged: Sequence[Judged]) -> list[Judged]:
     )
 
 
-def charts(judged: Sequence[Judged]) -> list[str]:
+def charts(judged: Sequence[Judged]) -> list[plots.Chart]:
     """Those of ROC, scores, reliability and risk that the parts allow."""
     good = [j.score for j in judged if not j.truth.anomalous]
     bad = [j for j in judged if j.truth.anomalous]
-    out = []
+    out: list[plots.Chart] = []
     if good and bad:
         groups = {
             "all faults": [j.score for j in bad],
@@ -122,7 +122,7 @@ def charts(judged: Sequence[Judged]) -> list[str]:
             if found
         ]
         out.append(
-            plots.curves(
+            plots.Curves(
                 lines,
                 title="ROC of decision_score",
                 x="good parts at or above the score",
@@ -131,7 +131,7 @@ def charts(judged: Sequence[Judged]) -> list[str]:
             )
         )
     out.append(
-        plots.mirrored(
+        plots.Mirrored(
             (f"good ({len(good)})", _histogram(good)),
             (f"anomalous ({len(bad)})", _histogram([j.score for j in bad])),
             title="decision_score by truth",
@@ -141,14 +141,14 @@ def charts(judged: Sequence[Judged]) -> list[str]:
     return out + [chart for chart in (_reliability(judged), _risk(judged)) if chart]
 
 
-def _reliability(judged: Sequence[Judged]) -> str | None:
+def _reliability(judged: Sequence[Judged]) -> plots.Curves | None:
     holders = having("confidence", judged)
     if not holders:
         return None
     confidence, right = _columns("confidence", holders)
     said, held, _ = zip(*scores.reliability(confidence, right), strict=True)
     counts = np.bincount(scores.bin_of(confidence), minlength=scores.BINS)
-    return plots.curves(
+    return plots.Curves(
         [plots.Line("verdicts right (bars: share of the parts)", said, held, dots=True)],
         title="Reliability of confidence",
         x="confidence",
@@ -158,7 +158,7 @@ def _reliability(judged: Sequence[Judged]) -> str | None:
     )
 
 
-def _risk(judged: Sequence[Judged]) -> str | None:
+def _risk(judged: Sequence[Judged]) -> plots.Curves | None:
     lines, highest = [], 0.0
     for source in (*CONFIDENCES, *MARGINS):
         if holders := having(source, judged):
@@ -168,7 +168,7 @@ def _risk(judged: Sequence[Judged]) -> str | None:
             highest = max(highest, float(risk.max()))
     if not lines:
         return None
-    return plots.curves(
+    return plots.Curves(
         lines,
         title="Risk at coverage",
         x="coverage: share of the verdicts accepted",

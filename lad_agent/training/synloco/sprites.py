@@ -127,15 +127,18 @@ def disc(image: Image, centre: Point, radius: float, colour: Colour | int) -> No
 def rounded(box: tuple[float, float, float, float], radius: float) -> npt.NDArray[np.float64]:
     """The rim, points [32, 2], of a rectangle with round corners."""
     x0, y0, x1, y1 = box
+    left, top, right, bottom = x0 + radius, y0 + radius, x1 - radius, y1 - radius
+    middles = np.array([[right, bottom], [left, bottom], [left, top], [right, top]])
+    arcs: npt.NDArray[np.float64] = middles[:, None] + radius * _quarter_turns()
+    return arcs.reshape(-1, 2)
+
+
+@cache
+def _quarter_turns() -> npt.NDArray[np.float64]:
+    """Points [4, 8, 2] on a circle of radius 1, a quarter of it at a time."""
     turn = np.linspace(0, np.pi / 2, 8)
-    corners = ((x1, y1, 0), (x0, y1, 1), (x0, y0, 2), (x1, y0, 3))
-    arcs = []
-    for x, y, quarter in corners:
-        angle = turn + quarter * np.pi / 2
-        cx = x - radius if x == x1 else x + radius
-        cy = y - radius if y == y1 else y + radius
-        arcs.append(np.stack([cx + radius * np.cos(angle), cy + radius * np.sin(angle)], axis=1))
-    return np.concatenate(arcs)
+    angle = np.stack([turn + quarter * np.pi / 2 for quarter in range(4)])
+    return np.stack([np.cos(angle), np.sin(angle)], axis=2)
 
 
 def blank() -> Image:

@@ -41,6 +41,7 @@ def part(name: str, bad: bool, says_bad: bool | None, sure: float, **more: Any) 
         "weakest_token": sure,
         "mean_logprob": math.log(sure) / 20,
         "sum_logprob": math.log(sure),
+        "image_quality": 0.5,
         "well_formed": True,
         "evidence": "consistent",
         "model": "scripted",

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_agent import confidence
 from lad_agent.confidence import Logistic
 from lad_agent.training.calibration import Part, fitting
+from tests.training.calibration import synthetic
 from tests.training.calibration.synthetic import parts
 
 
@@ -26,6 +28,15 @@ def test_more_certainty_is_never_less_confidence(seed: int, skill: float) -> Non
     if isinstance(model, Logistic):
         weights = zip(confidence.FEATURES, model.weights, strict=True)
         assert all(w >= 0 for name, w in weights if name not in confidence.EITHER_WAY)
+
+
+def test_all_at_once_are_as_sure_as_one_by_one() -> None:
+    found = [*parts(80, 80, wrong=0.3), synthetic.part("malformed", True, None, 0.5)]
+    older = synthetic.part("older", True, False, 0.6, image_quality=None)
+    known, right = found[:-1], np.array([p.right for p in found[:-1]])
+    for model in (None, fitting._logistic(known, right), fitting._isotonic(known, right)):
+        sure = [fitting.sure(p, model) for p in (*found, older)]
+        assert fitting.Shown.of([*found, older]).sure(model) == pytest.approx(sure)
 
 
 def _by_chance(found: Sequence[Part], seed: int) -> list[Part]:

@@ -35,8 +35,8 @@ def _results(folder: Path, examples: list[Example], loaded: Recipe, **more: Any)
             "id": f"{n:03d}", "image_sha256": e.sha256, "product": loaded.product,
             "task_version": loaded.task_version, "result": "OK", "anomalous": e.anomalous,
             "anomaly_score": float(e.anomalous), "confidence": 0.9, "weakest_token": 0.9,
-            "mean_logprob": -0.01, "sum_logprob": -0.2, "samples": 0, "agreement": None,
-            "rationale": "washers 2 of 2 ok", "rule": None,
+            "mean_logprob": -0.01, "sum_logprob": -0.2, "image_quality": 0.5,
+            "samples": 0, "agreement": None, "rationale": "washers 2 of 2 ok", "rule": None,
             "places": ["A1"], "well_formed": True, "reason": None, "model": "scripted",
             "elapsed_s": 0.1, "evidence": "consistent", "attempt": 1,
         } | more
@@ -74,6 +74,7 @@ def test_the_last_attempt_counts(tray: Path, loaded: Recipe) -> None:
         ({"anomalous": "no"}, "line 1: .*anomalous is 'no'"),
         ({"task_version": "old"}, "line 1: .*judged for task old.*inspect again"),
         ({"mean_logprob": None}, "line 1: .*no mean_logprob: judged by an older version"),
+        ({"image_quality": None}, "line 1: .*no image_quality: judged by an older version"),
         ({"samples": 4, "agreement": 1.0}, "line 1: .*4 more answers were asked for where.*0"),
         ({"product": "other"}, "no line is about a labelled picture of tray"),
     ],

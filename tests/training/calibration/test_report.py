@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lad_agent import recipe
+from lad_agent.errors import UsageError
 from lad_agent.training.calibration import Asked, Costs, Made, choose
-from lad_agent.training.calibration.report import page
+from lad_agent.training.calibration.report import page, write_pngs
 from tests.scripted import write_recipe
 from tests.training.calibration.synthetic import parts
 
@@ -34,6 +36,17 @@ def test_the_page_needs_nothing_else_and_holds_every_part(made: Made) -> None:
     assert data["pass"] == made.changes["pass_confidence"]
     passed = sum(s == "OK" and sure >= data["pass"] for s, _, sure in data["parts"])
     assert passed == sum(result == "OK" for result in made.results)
+
+
+def test_every_chart_of_the_page_is_a_png_too(made: Made, tmp_path: Path) -> None:
+    priced = replace(made, costs=Costs(100, 10, 1, 0.1))
+    written = write_pngs(priced, tmp_path / "charts")
+    assert len(written) == len(set(written)) == page(priced).count("<figure>")
+    for path in written:
+        with Image.open(path) as picture:
+            assert (picture.format, picture.size) == ("PNG", (900, 750))
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_pngs(made, written[0] / "below-a-file")
 
 
 def test_words_from_outside_are_escaped(made: Made) -> None:

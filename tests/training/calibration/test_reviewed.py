@@ -35,7 +35,7 @@ def _one(
         "rule": None, "places": (), "well_formed": True,
         "reason": Reason.LOW_CONFIDENCE if bad else None, "model": "scripted", "elapsed_s": 0.1,
         "evidence": "consistent", "final": None, "attempt": 1, "mean_logprob": -0.01,
-        "sum_logprob": -0.2,
+        "sum_logprob": -0.2, "image_quality": 0.5,
     }  # fmt: skip
     finding = {True: Finding.NONCONFORMING, False: Finding.CONFORMING, None: None}[bad]
     return Reviewed(Outcome(**told | more), finding, "R1" if bad else None, rate)

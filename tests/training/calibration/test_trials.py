@@ -1,5 +1,8 @@
-"""Many calibrations held to fresh parts: the promise keeps its word, the naive threshold not."""
+"""Many calibrations held to each other's parts: promises keep their word, naive thresholds not."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 
 from lad_agent import recipe
@@ -8,8 +11,8 @@ from lad_agent.errors import UsageError
 from lad_agent.judgement import Result
 from lad_agent.policy import decide
 from lad_agent.recipe import Recipe
-from lad_agent.training.calibration import Asked, choose
-from lad_agent.training.calibration.trials import run
+from lad_agent.training.calibration import Asked, Part, choose
+from lad_agent.training.calibration.trials import THE_OTHERS, run
 from tests.scripted import write_recipe
 from tests.training.calibration.synthetic import parts
 
@@ -19,53 +22,69 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return recipe.load(write_recipe(tmp_path_factory.mktemp("recipe")))
 
 
-def test_promises_are_kept_on_fresh_parts_and_naive_thresholds_are_not(loaded: Recipe) -> None:
-    wrong = 0.3
-    pool, fresh = parts(1000, 4000, wrong=wrong), parts(500, 3000, seed=1, wrong=wrong)
+def test_promises_are_kept_on_the_others_and_naive_thresholds_are_not(loaded: Recipe) -> None:
     asked = Asked(0.1, fit_share=0)
-    found = run(pool, {"fresh": fresh}, loaded, asked, sets=40, good=25, bad=100)["fresh"]
-    assert found.promised is not None
-    assert found.promised.made + found.refused == 40
-    assert found.promised.interval[1] >= 0.95
-    assert found.promised.kept > found.naive.kept
-    assert found.naive.interval[1] < 0.95
-    assert found.naive.worst > 0.1
-    assert found.promised.escape_rate < found.naive.escape_rate
-    assert found.promised.coverage < found.naive.coverage
+    found = run(parts(1000, 4000, wrong=0.3), {}, loaded, asked, sets=40, good=25, bad=100)
+    others = found[THE_OTHERS]
+    assert others.promised is not None
+    assert others.promised.made + others.refused == 40
+    assert others.learned == 0
+    assert others.promised.interval[1] >= 0.95
+    assert others.promised.kept > others.naive.kept
+    assert others.naive.interval[1] < 0.95
+    assert others.naive.worst > 0.1
+    assert others.promised.escape_rate < others.naive.escape_rate
+    assert others.promised.coverage_good < others.naive.coverage_good
 
 
-def test_the_same_parts_on_both_sides_are_refused(loaded: Recipe) -> None:
+def test_a_picture_that_is_there_twice_is_refused(loaded: Recipe) -> None:
     pool = parts(30, 40)
-    with pytest.raises(UsageError, match="in the pool and among the fresh parts"):
-        run(pool, {"same": pool[:1]}, loaded, Asked(0.1), sets=1, good=20, bad=30)
+    for twice, elsewhere in (([*pool, pool[0]], {}), (pool, {"same": pool[:1]})):
+        with pytest.raises(UsageError, match="twice in the pool, or elsewhere too"):
+            run(twice, elsewhere, loaded, Asked(0.1), sets=1, good=20, bad=30)
     with pytest.raises(UsageError, match="2 sets of 30 bad parts take 60; the pool has 40"):
-        run(pool, {"fresh": parts(9, 9, seed=1)}, loaded, Asked(0.1), sets=2, good=10, bad=30)
+        run(pool, {}, loaded, Asked(0.1), sets=2, good=10, bad=30)
     with pytest.raises(UsageError, match="give escape"):
         run(pool, {}, loaded, Asked(None, 0.1), sets=1, good=1, bad=1)
 
 
-def test_what_is_measured_is_what_the_policy_decides(loaded: Recipe) -> None:
-    pool, fresh = parts(300, 300), parts(200, 200, seed=1)
+@pytest.mark.parametrize("wrong", [0.02, 0.3])
+def test_what_is_measured_is_what_the_policy_decides(loaded: Recipe, wrong: float) -> None:
+    pool, elsewhere = parts(300, 300, wrong=wrong), parts(200, 150, seed=1)
     asked = Asked(0.1, 0.2, seed=3)
-    found = run(pool, {"fresh": fresh}, loaded, asked, sets=1, good=300, bad=300)["fresh"]
-    made = choose(pool, loaded, asked)
-    model = made.calibration.confidence_model
-    assert model is not None
-    results = [decide(calibrated(part.judgement, model), made.policy).result for part in fresh]
-    passed = sum(p.bad and r is Result.OK for p, r in zip(fresh, results, strict=True))
-    decided = sum(r is not Result.NOT_DECIDABLE for r in results)
-    assert found.promised is not None
-    assert found.promised.escape_rate == pytest.approx(passed / 200)
-    assert found.promised.coverage == pytest.approx(decided / 400)
+    found = run(pool, {"elsewhere": elsewhere}, loaded, asked, sets=2, good=150, bad=150)
+    order = np.random.default_rng(asked.seed).permutation(600).tolist()
+    of = {is_bad: [pool[i] for i in order if pool[i].bad == is_bad] for is_bad in (False, True)}
+    halves = [of[False][n : n + 150] + of[True][n : n + 150] for n in (0, 150)]
+    made = [choose(half, loaded, asked) for half in halves]
+    models = [one.calibration.confidence_model for one in made]
+    assert found[THE_OTHERS].learned == sum(model is not None for model in models)
+    assert (wrong == 0.02) == (models == [None, None])
+
+    def expected(n: int, group: Sequence[Part]) -> tuple[float, float, float]:
+        results = [decide(calibrated(p.judgement, models[n]), made[n].policy).result for p in group]
+        told = [(p.bad, r) for p, r in zip(group, results, strict=True)]
+        of = {bad: sum(b == bad for b, _ in told) for bad in (True, False)}
+        decided = [b for b, r in told if r is not Result.NOT_DECIDABLE]
+        escaped = told.count((True, Result.OK)) / of[True]
+        return escaped, decided.count(False) / of[False], decided.count(True) / of[True]
+
+    groups = {THE_OTHERS: halves[::-1], "elsewhere": [elsewhere, elsewhere]}
+    for name, both in groups.items():
+        way = found[name].promised
+        assert way is not None
+        means = np.mean([expected(n, both[n]) for n in (0, 1)], axis=0)
+        told = (way.escape_rate, way.coverage_good, way.coverage_bad)
+        assert told == pytest.approx(tuple(means))
 
 
 def test_another_mix_of_parts_is_measured_by_itself(loaded: Recipe) -> None:
     """What the promise is not about: errors that look surer than those it was made on."""
-    fresh = {"as before": parts(100, 2000, seed=1), "shifted": parts(100, 2000, seed=2, skill=-2)}
-    found = run(
-        parts(400, 2000), fresh, loaded, Asked(0.05, fit_share=0), sets=10, good=25, bad=150
-    )
-    assert found["as before"].promised is not None
-    assert found["shifted"].promised is not None
-    assert found["shifted"].promised.escape_rate > found["as before"].promised.escape_rate
-    assert found["shifted"].refused == found["as before"].refused
+    shifted = {"shifted": parts(100, 2000, seed=2, skill=-2)}
+    asked = Asked(0.05, fit_share=0)
+    found = run(parts(400, 2000), shifted, loaded, asked, sets=10, good=25, bad=150)
+    others, beyond = found[THE_OTHERS].promised, found["shifted"].promised
+    assert others is not None
+    assert beyond is not None
+    assert beyond.escape_rate > others.escape_rate
+    assert found["shifted"].refused == found[THE_OTHERS].refused

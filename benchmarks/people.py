@@ -1,0 +1,127 @@
+"""What calibration is worth to a plant: the share of parts sent to people at 1% escapes.
+
+    python -m benchmarks.people [--count 680] [--escape 0.01] [--model FOLDER] [--keep DIR]
+                                [--jobs N]
+
+`--count` is the number of parts a product, half of them anomalous, within the ranges of training.
+All products are decided by one threshold, as on one line, in four ways: the shipped recipes as they
+are; one threshold on the raw confidence for both verdicts, the most lenient that keeps the rate,
+which is all that a recipe could say before there was `lad-agent calibrate`; the same rule on the
+learned confidence and for the verdict of good alone; and as calibrate promises it, 95% sure. Of
+three thirds by content one fits the confidence, one chooses the threshold (both where nothing is
+fitted), and one is decided and counted, in three turns. What passed beside it is how well the rate
+was kept on those.
+
+Judgements are kept (`--keep`) and shared with `benchmarks.confidence`, whose default asks for the
+same parts. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from benchmarks import judged
+from benchmarks.confidence import third
+from lad_agent import confidence, policy, recipe
+from lad_agent.confidence import ConfidenceModel
+from lad_agent.errors import CheckFailed
+from lad_agent.judgement import Result
+from lad_agent.promise import SURE, lower_bound, upper_bound
+from lad_agent.recipe import Policy
+from lad_agent.training import synloco
+from lad_agent.training.calibration import Asked, Part, choose, fitting
+from lad_agent.training.calibration.trials import lenient
+
+TASK = recipe.load(recipe.shipped(synloco.PRODUCTS[0]))
+"""For its policy, which all shipped recipes share."""
+
+Decided = tuple[ConfidenceModel | None, Policy]
+Way = Callable[[Sequence[Part], Sequence[Part], float], Decided]
+"""From parts to fit on, others to choose by, and the escape rate, to how parts are decided."""
+
+
+def main() -> None:
+    parser = judged.arguments(__doc__, count=680)
+    parser.add_argument("--escape", type=float, default=0.01)
+    options = parser.parse_args()
+    half = options.count * len(synloco.PRODUCTS) // 2
+    keys = judged.mixed("train", half, half)
+    found = judged.parts(keys, options.model, options.keep, jobs=options.jobs)
+    print(judged.table(rows(found, options.escape)))
+    print(f"\n{half} good parts and {half} bad ones. In brackets: {SURE:.0%}, exact.")
+
+
+def rows(parts: Sequence[Part], escape: float) -> list[list[str]]:
+    """Heading, and a row for each way."""
+    out = [["decided by", "sent to people", "of the good", "of the bad", "bad ones passed",
+            "good ones rejected"]]  # fmt: skip
+    thirds = [[part for part in parts if third(part) == n] for n in range(3)]
+    bad = sum(part.bad for part in parts)
+    for words, way in WAYS.items():
+        name = words.format(escape=escape)
+        decided: list[tuple[bool, Result]] = []
+        try:
+            for n in range(3):
+                made = way(thirds[(n + 1) % 3], thirds[(n + 2) % 3], escape)
+                decided += [(part.bad, _result(part, made)) for part in thirds[n]]
+        except CheckFailed as refused:
+            out.append([name, f"refused: {str(refused).partition(';')[0]}", *["-"] * 4])
+            continue
+        out.append(
+            [
+                name,
+                _share(sum(found is Result.NOT_DECIDABLE for _, found in decided), len(parts)),
+                _share(decided.count((False, Result.NOT_DECIDABLE)), len(parts) - bad),
+                _share(decided.count((True, Result.NOT_DECIDABLE)), bad),
+                _share(decided.count((True, Result.OK)), bad),
+                _share(decided.count((False, Result.NOT_OK)), len(parts) - bad),
+            ]
+        )
+    return out
+
+
+def _as_shipped(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    return None, TASK.policy
+
+
+def _raw(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    least = lenient(_told([*fit, *others], None), TASK.policy, escape)
+    return None, TASK.policy.model_copy(update={"min_confidence": least})
+
+
+def _learned(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    model = fitting.fit(fit, seed=0)
+    chosen_on = others if model else [*fit, *others]
+    least = lenient(_told(chosen_on, model), TASK.policy, escape)
+    return model, TASK.policy.model_copy(update={"pass_confidence": least})
+
+
+def _promised(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    made = choose([*fit, *others], TASK, Asked(escape))
+    return made.calibration.confidence_model, made.policy
+
+
+WAYS: Mapping[str, Way] = {
+    "the shipped recipes as they are": _as_shipped,
+    "before: raw confidence at {escape:.0%} escapes": _raw,
+    "after: learned confidence at {escape:.0%} escapes": _learned,
+    "after: {escape:.0%} escapes promised, 95% sure": _promised,
+}
+
+
+def _told(parts: Sequence[Part], model: ConfidenceModel | None) -> list[Part]:
+    return [replace(p, judgement=confidence.calibrated(p.judgement, model)) for p in parts]
+
+
+def _result(part: Part, made: Decided) -> Result:
+    model, chosen = made
+    return policy.decide(confidence.calibrated(part.judgement, model), chosen).result
+
+
+def _share(seen: int, of: int) -> str:
+    tail = (1 + SURE) / 2
+    low, high = lower_bound(seen, of, tail), upper_bound(seen, of, tail)
+    return f"{seen / of:.1%} ({low:.1%}-{high:.1%})"
+
+
+if __name__ == "__main__":
+    main()
