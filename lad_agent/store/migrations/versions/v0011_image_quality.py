@@ -5,8 +5,8 @@ from alembic import op
 
 from lad_agent.store import search, views
 
-revision: str = "0010"
-down_revision: str | None = "0009"
+revision: str = "0011"
+down_revision: str | None = "0010"
 branch_labels = None
 depends_on = None
 
