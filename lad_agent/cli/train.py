@@ -55,7 +55,11 @@ def pocket(
         typer.Option(help="Only the last stage, from this pocket model: pocket, or a folder."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="A dry run of so few steps a stage, through all.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="With --base: of the last stage. Without: a dry run of so few steps a stage.",
+        ),
     ] = None,
 ) -> None:
     """The pocket model, from SynLOCO alone.
@@ -67,7 +71,9 @@ def pocket(
     from lad_agent.reasoners import EMBEDDED
     from lad_agent.training.pocket import run
 
-    config = run.shortened(steps) if steps is not None else run.PocketConfig()
+    config = run.PocketConfig()
+    if steps is not None:
+        config = run.prolonged(steps) if base else run.shortened(steps)
     if seed is not None:
         config = replace(config, seed=seed)
     start = EMBEDDED if base == "pocket" else Path(base) if base else None

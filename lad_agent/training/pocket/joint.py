@@ -32,7 +32,7 @@ DENSE_SHARE = 0.2
 """Weight of the heads' losses beside that of the text."""
 LOGGED = 20
 """Steps that one line of the log is the mean of."""
-REFRESH = 50
+REFRESH = 100
 """Steps between two readings of the references, whose tokens carry no gradient."""
 
 
@@ -187,10 +187,15 @@ def _drawn(
 def _references(seed: int) -> dict[str, Pictures]:
     return {
         product: Pictures(
-            (np.stack([data.reference(product, seed, n) for n in range(data.REFERENCES)]),), (), ()
+            (np.stack([_exposed(product, seed, n) for n in range(data.REFERENCES)]),), (), ()
         )
         for product in synloco.PRODUCTS
     }
+
+
+def _exposed(product: str, seed: int, number: int) -> data.Pixels:
+    rng = np.random.default_rng([seed, number, 2])
+    return photometric.exposed(rng, data.reference(product, seed, number))
 
 
 def _sum(sums: Mapping[str, float], world: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from lad_agent.training import synloco
 from lad_agent.training.pocket.vocabulary import ATTRIBUTES
 
 MOST_WANTED = 6
-ALL_TRUE, ONE_OFF = 0.3, 0.3
+ALL_TRUE, ONE_OFF = 0.2, 0.2
 """Shares of prompts whose rules all hold, and all but one or two; in the rest each is a coin."""
 FIT_WEIGHT = 3
 """How much likelier a pairing is the one that is off than a count: it is a look-up in the rule's

@@ -429,3 +429,10 @@ def shortened(steps: int) -> PocketConfig:
         rules=replace(config.rules, steps=steps, batch=8, warmup=1),
         joint=replace(config.joint, steps=steps, batch=8, warmup=1),
     )
+
+
+def prolonged(steps: int) -> PocketConfig:
+    """Some steps of the joint stage, for a run with a base: no more pictures than prompts."""
+    config = PocketConfig()
+    joint = replace(config.joint, steps=steps)
+    return replace(config, joint=joint, sft_pictures=min(config.sft_pictures, steps * joint.batch))
