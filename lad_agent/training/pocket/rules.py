@@ -20,7 +20,7 @@ ALL_TRUE, ONE_OFF = 0.2, 0.2
 FIT_WEIGHT = 3
 """How much likelier a pairing is the one that is off than a count: it is a look-up in the rule's
 own table, the last thing that is learned."""
-PAIRINGS, MOST_PAIRINGS = 0.25, 5
+PAIRINGS, MOST_PAIRINGS = 0.5, 5
 """Share of prompts, of products with attributes, whose rules pair any of these by drawn tables.
 
 A model that meets the shipped tables alone learns to repeat what it sees, and never to look it up:
