@@ -248,17 +248,14 @@ def test_the_gate(picture: Image.Image, reason: Reason | None) -> None:
     assert _gated(picture, WHOLE, 196) is reason
 
 
-def test_headroom_shrinks_as_light_and_sharpness_go_and_is_none_at_the_gate() -> None:
-    sharp = synloco.sample("pushpins", 11, 0, "train", 196, "normal").photo.image
-    for spoil in (degradations.blur, degradations.darkness, degradations.noise):
-        left = [
-            images.headroom(spoil(Image.fromarray(sharp), strength, 0))
-            for strength in (0.0, 0.1, 0.2, 0.4, 1.0)
-        ]
-        assert left == sorted(left, reverse=True)
-        assert 0.2 < left[0] < 1.0
-        assert left[-1] == 0.0
-    assert images.headroom(_picture(np.full((300, 300, 3), 252.0))) == 0.0
+@pytest.mark.parametrize("name", degradations.DEGRADATIONS)
+def test_there_is_headroom_where_the_gate_lets_a_picture_pass_and_none_elsewhere(name: str) -> None:
+    sharp = Image.fromarray(synloco.sample("pushpins", 11, 0, "train", 196, "normal").photo.image)
+    for strength in (0.0, 0.1, 0.2, 0.4, 0.7, 1.0):
+        spoiled = degradations.degraded(sharp, name, strength)
+        left = images.headroom(spoiled)
+        assert 0.0 <= left <= 1.0
+        assert (left > 0.0) == (images.gate(spoiled, 196) is None)
 
 
 def test_the_gate_looks_at_the_region_alone() -> None:
