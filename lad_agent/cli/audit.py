@@ -180,7 +180,7 @@ def certificate(
 
 
 def _certify(inspection_id: str, out: Path | None, key: Path | None, store: str | None) -> None:
-    from lad_agent import settings
+    from lad_agent import atomic, settings
     from lad_agent.errors import UsageError
     from lad_agent.store import certificate as certificates
     from lad_agent.store import open_store
@@ -192,7 +192,7 @@ def _certify(inspection_id: str, out: Path | None, key: Path | None, store: str 
         content = certificates.render(audit.history(inspection_id), audit.images, signer)
     path = out or Path(f"{inspection_id}.html")
     try:
-        path.write_bytes(content)
+        atomic.write(path, content)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
     typer.echo(f"{path}: signed by {signer.public}")

@@ -10,7 +10,17 @@ import math
 import string
 from typing import Any
 
-from sqlalchemy import BindParameter, Boolean, Connection, event, func, literal, select, text
+from sqlalchemy import (
+    BindParameter,
+    Boolean,
+    ClauseElement,
+    Connection,
+    event,
+    func,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.schema import DDL
 from sqlalchemy.sql.functions import FunctionElement
@@ -35,20 +45,27 @@ INDEX = {
 """What makes the index, as of schema 0003."""
 
 
-class mentions(FunctionElement[bool]):  # noqa: N801 - reads as a function of SQL
+class _Condition(FunctionElement[bool]):
+    """Stands as it is: compared with 1, as other truths are in SQLite, it would use no index."""
+
+    type = Boolean()
+
+    def self_group(self, against: Any = None) -> ClauseElement:  # type: ignore[override]
+        return self
+
+
+class mentions(_Condition):  # noqa: N801 - reads as a function of SQL
     """`mentions(id, words(text))`: the rationale of the inspection `id` holds all the words."""
 
-    type = Boolean()
-    inherit_cache = True
     name = "mentions"
+    inherit_cache = True
 
 
-class mentions_here(FunctionElement[bool]):  # noqa: N801 - reads as a function of SQL
+class mentions_here(_Condition):  # noqa: N801 - reads as a function of SQL
     """As `mentions`, asked of one inspection after the other: for words that stand in many."""
 
-    type = Boolean()
-    inherit_cache = True
     name = "mentions_here"
+    inherit_cache = True
 
 
 def are_frequent(connection: Connection, asked: str) -> bool:

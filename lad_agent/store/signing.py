@@ -64,7 +64,11 @@ def generate(file: Path) -> SigningKey:
         raise UsageError(f"{beside}: is there already; give another name, or move it away first")
     try:
         _write_new(file, secret, 0o600)
-        _write_new(beside, public, 0o644)
+        try:
+            _write_new(beside, public, 0o644)
+        except OSError:
+            file.unlink()  # half a key would be in the way of the next try
+            raise
     except FileExistsError as error:
         raise UsageError(
             f"{file}: is there already, and a key is never overwritten; give another name"
@@ -145,7 +149,11 @@ def _check_rights(file: Path, found: os.stat_result) -> None:
 
 def _write_new(file: Path, content: bytes, mode: int) -> None:
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+    try:
+        with os.fdopen(handle, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError:
+        file.unlink()
+        raise

@@ -187,7 +187,7 @@ _MEANINGS: dict[str, tuple[type[StoreError], str]] = {
     ),
     "SQLITE_IOERR": (
         StoreError,
-        "the disk failed to read or write; check disk and file system, then run again",
+        "the disk failed to read or write; see that it is neither full nor broken, then run again",
     ),
     "SQLITE_CORRUPT": (
         StoreCorrupt,

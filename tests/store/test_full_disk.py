@@ -2,9 +2,7 @@
 
 import secrets
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +10,15 @@ import pytest
 from lad_agent.errors import StoreReadOnly, UsageError
 from lad_agent.store import AuditStore, InspectionFilter, export, open_store, views
 from lad_agent.store.backup import backup
+from tests.small_disk import Grow, mounted
 from tests.store import server
 from tests.store.samples import DOUBT, intake, judgement
-
-Grow = Callable[[int], None]
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Grow]]:
     """A folder with room for 3 MB, and what gives it more."""
-    with _disk(tmp_path / "disk", 3) as grow:
+    with mounted(tmp_path / "disk", 3) as grow:
         yield tmp_path / "disk", grow
 
 
@@ -29,7 +26,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Grow]]:
 def small_postgres_url(postgres_server: str) -> Iterator[tuple[str, Grow]]:
     """A new database on a disk of its own, with room for little more than itself."""
     folder = Path(postgres_server) / "disk"
-    with _disk(folder, 14) as grow:
+    with mounted(folder, 14) as grow:
         if (user := server.unprivileged()) is not None:
             shutil.chown(folder, user)
         server.administer(postgres_server, f"CREATE TABLESPACE disk LOCATION '{folder}'")
@@ -97,21 +94,3 @@ def _export(store: AuditStore, path: Path) -> int:
             export.write(path, columns, export.inspections(session, InspectionFilter())).rows
         )
     )
-
-
-@contextmanager
-def _disk(folder: Path, megabytes: int) -> Iterator[Grow]:
-    if shutil.which("mount") is None:
-        pytest.skip("no tmpfs on this system")
-    folder.mkdir()
-    if _mount(folder, f"size={megabytes}m").returncode:
-        pytest.skip("no right to mount a tmpfs")
-    try:
-        yield lambda size: _mount(folder, f"remount,size={size}m").check_returncode()
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def _mount(folder: Path, options: str) -> "subprocess.CompletedProcess[bytes]":
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
-    return subprocess.run(command, capture_output=True)

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from lad_agent.errors import StoreReadOnly, UsageError
 from lad_agent.judgement import Decision, Result
@@ -21,6 +22,7 @@ from lad_agent.store import (
     search,
 )
 from lad_agent.store.ledger import timestamp
+from lad_agent.store.models import Inspection
 from tests.store.populated import populate
 from tests.store.samples import (
     DOUBT,
@@ -141,6 +143,7 @@ def test_a_search_for_nothing_is_refused(filled: AuditStore, text: str) -> None:
         filled.inspections(InspectionFilter(text=text))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_no_text_breaks_the_search(filled: AuditStore, text: str) -> None:
     try:
@@ -177,6 +180,17 @@ def test_frequent_words_are_found_as_rare_ones_are(
             assert filled.inspections(wanted, limit=3) == rare
             found = filled.ask(lambda s, text=text: search.are_frequent(s.connection(), text))
             assert found == bool(rare)
+
+
+def test_rare_words_are_looked_up_and_not_looked_for_in_every_inspection(
+    filled: AuditStore,
+) -> None:
+    found = search.mentions(Inspection.id, search.words("washers"))
+    query = select(Inspection.id).where(found).order_by(Inspection.id.desc())
+    with filled._connection() as connection:
+        words = str(query.compile(connection, compile_kwargs={"literal_binds": True}))
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}").all()
+    assert "SEARCH inspections" in plan[0].detail
 
 
 def test_a_clock_that_was_put_back_hides_nothing(
