@@ -6,7 +6,8 @@
 
     tray -> one line for each part: route -> camera -> pack | rework -> camera | quarantine
 
-The north camera's model has gone away: its parts time out and go to the south camera.
+The north camera's model has gone away: its parts time out and go to the south camera. The lamp went
+out over the last part: a person decides about it.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from langgraph.errors import NodeError
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, Send
+from PIL import Image, ImageEnhance
 
 from lad_agent import (
     AsyncStore,
@@ -215,7 +217,10 @@ def plant(folder: Path) -> Iterator[Plant]:
 
 
 def parts(folder: Path) -> Iterator[Line]:
-    """Five parts, every other one bad, each with the photograph of after its rework."""
+    """Five parts, every other one bad, each with the photograph of after its rework.
+
+    The first photograph of the last one is too dark to be judged.
+    """
     tests = folder / "pictures" / PRODUCT / "test"
     good = sorted((tests / "good").glob("*.png"))
     bad = sorted((tests / "logical_anomalies").glob("*.png"))
@@ -225,9 +230,19 @@ def parts(folder: Path) -> Iterator[Line]:
             "serial": f"SN-{number + 1}",
             "product": PRODUCT,
             "camera": "south" if number else "north",
-            "photos": [str(first), str(good[-1 - number])],
+            "photos": [
+                str(first if number < 4 else dark(first, folder / "dark.png")),
+                str(good[-1 - number]),
+            ],
             "reworked": 0,
         }
+
+
+def dark(photo: Path, unlit: Path) -> Path:
+    """The photograph without the lamp."""
+    with Image.open(photo) as lit:
+        ImageEnhance.Brightness(lit).enhance(0.04).save(unlit)
+    return unlit
 
 
 def make(folder: Path) -> Path:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from lad_agent import outbox, reasoners
-from lad_agent.errors import LadAgentError, PrerequisiteError
+from lad_agent.errors import Conflict, LadAgentError, NotFound, PrerequisiteError
 from lad_agent.graphs.checkpoints import PauseSaver
 from lad_agent.graphs.runner import resume
 from lad_agent.reasoners import Reasoner
@@ -99,7 +99,9 @@ def pauses_file(audit: AuditStore) -> Path:
 async def settle(audit: AuditStore, store: AsyncStore, saver: PauseSaver) -> None:
     """Finish every inspection whose review is decided, whoever was stopped before it was."""
     for review in await asyncio.to_thread(audit.reviews, ReviewFilter(applied=False)):
-        await resume(review.inspected.id, store=store, checkpointer=saver)
+        # Archived or taken back since it was listed: nothing is left to do, or not yet.
+        with suppress(NotFound, Conflict):
+            await resume(review.inspected.id, store=store, checkpointer=saver)
 
 
 async def watch_promises(audit: AuditStore, chosen: Settings, told: Callable[[str], None]) -> None:

@@ -84,7 +84,8 @@ def by_hour(columns: Sequence[Column], *, name: str) -> Markup:
         bars, below = [], 0
         for count, kind in parts:
             if count:
-                bars.append(_bar(x + 1, y(below + count), width - 2, y(below), kind))
+                # A gap, because no two of the colours differ enough to touch.
+                bars.append(_bar(x + 1, y(below + count) + 1, width - 2, y(below), kind))
                 below += count
         tip = (
             f"{column.label}: {column.parts} parts, {column.ok} passed, "
@@ -173,7 +174,7 @@ def _round_up(most: int) -> int:
         return 4
     size = 1
     while True:
-        for lead in (4, 8, 12, 20, 40):
+        for lead in (4, 8, 12, 16, 20, 24, 32, 40):
             if lead * size >= most:
                 return lead * size
         size *= 10

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from lad_agent import images
-from lad_agent.errors import LadAgentError, NotFound, UnreadableInput
+from lad_agent.errors import LadAgentError, UnreadableInput
 from lad_agent.graphs.checkpoints import PauseSaver, pauses
 from lad_agent.graphs.runner import Begun, Done, Line, Order
 from lad_agent.inputs import Item
@@ -220,8 +220,6 @@ class Inspecting:
         while True:
             try:
                 await settle(self._audit, store, saver)
-            except NotFound:
-                log.info("a review was archived while it was settled")
             except LadAgentError as error:
                 log.error("decided reviews wait to be applied: %s", error)
             except Exception:

@@ -241,6 +241,7 @@ def _item(
     item = shown.item(review, history, past, pictures.size(store, history))
     before, after = _neighbours(store, review, wanted, user)
     holder = store.ask(lambda session: review_queue.claims(session, [review.id])).get(review.id)
+    groups = store.ask(review_queue.groups)
     settings = services(request).settings
     return _page(
         request,
@@ -254,6 +255,7 @@ def _item(
         before=before,
         after=after,
         held_by=holder if holder != user.name else None,
+        waiting=sum(one.number for one in groups if wanted.admits(one)),
         wanted=wanted,
         comment_length=COMMENT_LENGTH,
         renew_s=round(settings.lease_minutes * 60 * 0.8),
@@ -288,8 +290,15 @@ def _to(review_id: str | None, wanted: Filters, **more: Any) -> Response:
 
 
 def _page(
-    request: Request, user: User, template: str, *, status: int = 200, **content: Any
+    request: Request,
+    user: User,
+    template: str,
+    *,
+    status: int = 200,
+    waiting: int = 0,
+    **content: Any,
 ) -> Response:
+    """A whole page; `waiting` is how many parts the shift still has before it."""
     store = _store(request)
     moment = datetime.now(UTC)
     decided = store.ask(
@@ -301,6 +310,7 @@ def _page(
         user=user,
         csrf=csrf_token(request),
         shift=shown.shift(decided, moment),
+        waiting=waiting,
         here=request.url.path,
         **content,
     )

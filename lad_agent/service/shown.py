@@ -239,8 +239,8 @@ def dashboard(session: Session, hours: int, moment: datetime) -> Dashboard:
         by_hour = {row.group: row for row in of_it}
         rows = [by_hour.get(hour) for hour, _ in labels]
         found = audits.get(name)
-        escape = _interval(found.escapes, found.passed_audited, "passed") if found else None
-        overkill = _interval(found.overkills, found.rejected_audited, "rejected") if found else None
+        escape = _interval(found.escapes, found.passed_audited) if found else None
+        overkill = _interval(found.overkills, found.rejected_audited) if found else None
         products.append(
             Product(
                 name=name,
@@ -256,8 +256,10 @@ def dashboard(session: Session, hours: int, moment: datetime) -> Dashboard:
                 ),
                 escape=escape,
                 overkill=overkill,
-                escape_chart=charts.interval(escape, name="bad among the passed"),
-                overkill_chart=charts.interval(overkill, name="good among the rejected"),
+                escape_chart=charts.interval(escape, name="bad among the audited that passed"),
+                overkill_chart=charts.interval(
+                    overkill, name="good among the audited that were rejected"
+                ),
                 escape_rate=found.escape_rate if found else None,
                 overkill_rate=found.overkill_rate if found else None,
             )
@@ -409,12 +411,11 @@ def _escalated(found: stats.Yield | None) -> float | None:
     return _share(found.escalated, found.inspections) if found else None
 
 
-def _interval(hits: int, of: int, which: str) -> charts.Interval | None:
+def _interval(hits: int, of: int) -> charts.Interval | None:
     ends = stats.wilson(hits, of)
     if ends is None:
         return None
-    told = f"{hits} of {of} audited that were {which} ({ends[0]:.0%} to {ends[1]:.0%})"
-    return charts.Interval(hits / of, *ends, told)
+    return charts.Interval(hits / of, *ends, f"{hits} of {of} ({ends[0]:.0%} to {ends[1]:.0%})")
 
 
 def _share(part: int, of: int) -> float | None:

@@ -236,13 +236,13 @@ def apply_review(unit: Unit, inspection_id: str) -> None:
 
     Raises:
         NotFound: no such inspection.
-        UsageError: its review is still open.
+        Conflict: its review is still open, or open again.
     """
     row = _inspection(unit, inspection_id)
     if row["closed_at"] is not None:
         return
     if row["final"] is None:
-        raise UsageError(f"inspection {inspection_id} still waits for a person's decision")
+        raise Conflict(f"inspection {inspection_id} still waits for a person's decision")
     unit.happened(
         projections.CLOSED,
         {"final": row["final"]},

@@ -102,12 +102,13 @@ def _judged(
     size: int = 196,
     told: str | None = None,
     attempt: int = 1,
+    file: str | None = None,
 ) -> tuple[Part, Judgement]:
     product = PRODUCTS[number % len(PRODUCTS)]
     found = _drawn(product, number, size)
     loaded = recipe.load(recipe.shipped(product))
-    path = folder / f"{product}-{number:03d}.png"
-    Image.fromarray(found.photo.image).save(path, compress_level=1)
+    path = folder / (f"{product}-{number:03d}.png" if file is None else file)
+    Image.fromarray(found.photo.image).save(path, "PNG", compress_level=1)
     part_id = f"{product}/{number:03d}" if name is None else name
     opened = store.take_in(
         Intake(

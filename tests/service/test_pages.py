@@ -191,6 +191,18 @@ def test_undo_appends_and_never_erases(
     assert "olga: taken back" in page
 
 
+def test_the_shift_and_how_the_part_ended_before_stand_on_top(
+    web: httpx.Client, store: AuditStore, pictures: Path
+) -> None:
+    floor.decide_alone(store, pictures, 0, name="P-1")
+    again = floor.escalate(store, pictures, 6, name="P-1", attempt=2)
+    scrapped(web, store, pictures)
+    page = web.get(f"/reviews/{review_of(store, again)}").text
+    assert "attempt 2 · before: <bdi>NotOK, R" in page
+    assert "<strong>1</strong> decided this shift" in page
+    assert '<progress max="2" value="1"' in page
+
+
 def test_a_decision_undone_after_it_was_applied_is_taken_again(
     web: httpx.Client, store: AuditStore, pictures: Path
 ) -> None:
@@ -318,7 +330,7 @@ def test_the_dashboard_counts_parts_and_audits(
     assert "<dt>parts</dt><dd>12</dd>" in text
     assert "<dt>sent to people</dt><dd>8.3%</dd>" in text
     assert "<dt>audited blind</dt><dd>2</dd>" in text
-    assert "1 of 1 audited that were passed" in text
+    assert "bad among the audited that passed: 1 of 1 (" in text
     assert web.get("/dashboard?hours=9").status_code == 404
     assert "No part was inspected" not in text
 
