@@ -20,9 +20,9 @@ from lad_agent.store.filters import (
     is_counted,
     unindexed,
 )
-from lad_agent.store.models import Inspection, RecipeRow
+from lad_agent.store.models import Inspection, RecipeRow, ReviewRow
 from lad_agent.store.promises import Drifted, Watched
-from lad_agent.store.views import DAILY_COUNTS, HOURLY_COUNTS, INSPECTIONS, REVIEWS
+from lad_agent.store.views import DAILY_COUNTS, HOURLY_COUNTS, INSPECTIONS
 
 GROUPS = ("hour", "day", "product", "station", "lot", "model", "recipe_version")
 """What `yields` can be counted by; hours and days are UTC."""
@@ -30,7 +30,7 @@ GROUPS = ("hour", "day", "product", "station", "lot", "model", "recipe_version")
 KINDS = (*GROUPS, "cause", "reviewer", "audit", "promise", "drift")
 """What `figures` can be asked for."""
 
-_V, _R, _C = INSPECTIONS.c, REVIEWS.c, DAILY_COUNTS.c
+_V, _R, _C = INSPECTIONS.c, ReviewRow, DAILY_COUNTS.c
 _ONE = literal_column("1", Integer)
 _HOUR, _DAY = 13, 10  # characters of a time
 
