@@ -42,7 +42,10 @@ def store(tmp_path: Path) -> Iterator[AuditStore]:
 
 @pytest.fixture
 def web(store: AuditStore) -> Iterator[httpx.Client]:
-    with floor.served(floor.services(store)) as url, httpx.Client(base_url=url) as client:
+    with (
+        floor.served(floor.services(store)) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         yield client
 
 
