@@ -47,20 +47,18 @@ class Muon(torch.optim.Optimizer):
             rank, world = distributed.get_rank(), distributed.get_world_size()
         order = sorted(range(len(matrices)), key=lambda i: -matrices[i].numel())
         flat = torch.zeros(sum(matrix.numel() for matrix in matrices))
-        out = [
-            part.view_as(matrix)
-            for part, matrix in zip(
-                flat.split([m.numel() for m in matrices]), matrices, strict=True
-            )
-        ]
+        parts = torch.split(flat, [matrix.numel() for matrix in matrices])
+        out = [part.view_as(m) for part, m in zip(parts, matrices, strict=True)]
         for turn, index in enumerate(order):
-            matrix = matrices[index]
-            state = self.state[matrix]
+            gradient = matrices[index].grad
+            if gradient is None:
+                continue
+            state = self.state[matrices[index]]
             if not state:
-                state["momentum_buffer"] = torch.zeros_like(matrix)
-            momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - MOMENTUM)
+                state["momentum_buffer"] = torch.zeros_like(gradient)
+            momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
             if turn % world == rank:
-                out[index].copy_(orthogonal(torch.lerp(matrix.grad, momentum, MOMENTUM)))
+                out[index].copy_(orthogonal(torch.lerp(gradient, momentum, MOMENTUM)))
         if world > 1:
             distributed.all_reduce(flat)
         return out
