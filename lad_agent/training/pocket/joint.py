@@ -5,7 +5,7 @@ stands still. Here the loss of the rationale reaches the tower too, which learns
 text has to tell. The labels of the cells stay in the loss, so that the heads stay a witness.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ def train(
     done = dense.resume(checkpoint, net, optimizer)
     labels = dense.targets(pictures.facts, head.words)
     normal = _references(references_seed)
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     for step in range(done, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * dense.schedule(step, config)
@@ -86,7 +86,7 @@ def train(
         for part in shares(drawn, rank, world):
             values = losses(model, head, processor, pictures, labels, part, config.seed)
             total = sum(values.values(), torch.zeros(())) * (len(part) * world / config.batch)
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             for name, value in values.items():
                 sums[name] += value.item() * len(part) / (config.batch * LOGGED)
         dense.average_gradients(optimizer, world)
