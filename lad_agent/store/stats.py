@@ -224,7 +224,7 @@ def reviewers(session: Session, wanted: InspectionFilter) -> list[Agreement]:
     )
     return [
         Agreement(
-            name,
+            str(name),  # none is null here
             number,
             compared,
             agreed,
