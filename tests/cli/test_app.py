@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -62,13 +61,18 @@ def test_every_command_has_help(cli: Cli, command: tuple[str, ...]) -> None:
 
 
 def test_help_is_quick() -> None:
-    best = 9.0
-    for _ in range(5):
-        begin = time.perf_counter()
-        code = "import sys; sys.argv = ['lad-agent', '--help']; from lad_agent.cli import app; app.main()"  # noqa: E501
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - begin)
-    assert best < 0.3
+    """Measured in processor time: what else the machine does is not the command's fault."""
+    code = (
+        "import sys, time; sys.argv = ['lad-agent', '--help']; from lad_agent.cli import app; "
+        "import atexit; atexit.register(lambda: print(time.process_time(), file=sys.stderr)); "
+        "app.main()"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+        for _ in range(5)
+    ]
+    assert all("Usage: lad-agent" in ran.stdout for ran in runs)
+    assert min(float(ran.stderr) for ran in runs) < 0.3
 
 
 @pytest.mark.parametrize(
