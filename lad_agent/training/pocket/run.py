@@ -8,6 +8,7 @@ moment, the same command goes on. The folder `model` inside is the model: copy i
 import json
 import os
 import platform
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -136,6 +137,9 @@ def share(processes: int, work: Callable[..., None], out: Path, *arguments: obje
 def _member(
     rank: int, world: int, work: Callable[..., None], out: Path, *arguments: object
 ) -> None:
+    # When the first process is killed, torch has SIGINT sent to these, which a shell's background
+    # ignores; they would train on, and write into the folder of the run that is gone on with.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     # The trainer's own setting up (accelerate) reads these.
