@@ -1,5 +1,6 @@
 """The REST interface under `/api/v1`: parts in, results out, and the decisions of people."""
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import datetime
@@ -7,7 +8,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lad_agent.errors import Conflict, NotFound
 from lad_agent.inspection import MEANINGS, Outcome, ReviewDecision, ReviewKind
@@ -24,6 +25,16 @@ from lad_agent.store import holds as holding
 LONGEST_WAIT_S = 60.0
 
 router = APIRouter(responses=RESPONSES)
+
+
+def _no_number(value: object) -> object:
+    """pydantic takes a number for seconds since 1970, which the schema does not promise."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value.strip(), re.I):
+        raise ValueError("write a time, such as 2026-05-31T14:00:00Z")
+    return value
+
+
+Moment = Annotated[datetime | None, BeforeValidator(_no_number)]
 
 Reader = Annotated[User, Depends(needs("viewer"))]
 Inspector = Annotated[User, Depends(needs("reviewer", "inspect"))]
@@ -282,7 +293,7 @@ def inspections(
     part_id: Annotated[str | None, Query(max_length=200)] = None,
     station: Annotated[str | None, Query(max_length=100)] = None,
     lot: Annotated[str | None, Query(max_length=100)] = None,
-    since: datetime | None = None,
+    since: Moment = None,
     complete: Annotated[
         bool | None, Query(description="Only what is recorded, or only what is still open.")
     ] = None,
@@ -359,7 +370,7 @@ def reviews(
     product: Annotated[str | None, Query(max_length=64)] = None,
     kind: ReviewKind | None = None,
     station: Annotated[str | None, Query(max_length=100)] = None,
-    since: datetime | None = None,
+    since: Moment = None,
     decided: Annotated[
         bool | None, Query(description="Only decided ones, or only those that wait.")
     ] = None,

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException as PlainHTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import compile_path
 
 from lad_agent.errors import (
     Conflict,
@@ -129,9 +130,20 @@ async def _http(request: Request, error: Exception) -> Response:
         return await _problem(request, error)
     kind = _KINDS.get(error.status_code, "http-error")
     headers = dict(error.headers) if error.headers else None
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers = {"Allow": ", ".join(methods)}
     return await _problem(
         request, Problem(error.status_code, kind, str(error.detail), headers=headers)
     )
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that a documented path knows: FastAPI tells those of its first route alone."""
+    paths = request.app.openapi()["paths"]
+    for template in sorted(paths, key=lambda path: path.count("{")):
+        if compile_path(template)[0].match(request.url.path):
+            return sorted(method.upper() for method in paths[template])
+    return []
 
 
 async def _gone(request: Request, error: Exception) -> Response:

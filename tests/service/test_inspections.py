@@ -207,6 +207,8 @@ def test_inspections_are_listed_page_by_page(tmp_path: Path) -> None:
         lot = client.get(POST, params={"lot": "L1", "complete": True}).json()["items"]
         assert [item["part_id"] for item in lot] == ["part-3", "part-1"]
         assert client.get(POST, params={"since": "2999-01-01T00:00:00Z"}).json()["items"] == []
+        for number in ("0.5", "-1", "1e9"):
+            problem(client.get(POST, params={"since": number}), 422, "invalid")
         problem(client.get(POST, params={"limit": 0}), 422, "invalid")
         problem(client.get(POST, params={"result": "Good"}), 422, "invalid")
 
@@ -215,7 +217,10 @@ def test_what_is_not_there_is_a_problem(client: httpx.Client) -> None:
     told = problem(client.get(f"{POST}/none"), 404, "not-found")
     assert told["detail"].startswith("no inspection 'none'")
     problem(client.get(f"{API}/nothing"), 404, "not-found")
-    problem(client.put(POST), 405, "method-not-allowed")
+    refused = client.put(POST)
+    problem(refused, 405, "method-not-allowed")
+    assert refused.headers["Allow"] == "GET, POST"
+    assert client.put(f"{API}/reviews/x/claim").headers["Allow"] == "DELETE, POST"
 
 
 def test_results_are_told_as_they_come_and_again_from_where_one_left(
