@@ -17,7 +17,6 @@ same parts. By default 3,400 judgements, some six minutes on two cores; `--count
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from benchmarks import judged
 from benchmarks.confidence import third
@@ -84,14 +83,14 @@ def _as_shipped(fit: Sequence[Part], others: Sequence[Part], escape: float) -> D
 
 
 def _raw(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
-    least = lenient(_told([*fit, *others], None), TASK.policy, escape)
+    least = lenient(fitting.calibrated([*fit, *others], None), TASK.policy, escape)
     return None, TASK.policy.model_copy(update={"min_confidence": least})
 
 
 def _learned(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
     model = fitting.fit(fit, seed=0)
     chosen_on = others if model else [*fit, *others]
-    least = lenient(_told(chosen_on, model), TASK.policy, escape)
+    least = lenient(fitting.calibrated(chosen_on, model), TASK.policy, escape)
     return model, TASK.policy.model_copy(update={"pass_confidence": least})
 
 
@@ -106,10 +105,6 @@ WAYS: Mapping[str, Way] = {
     "after: learned confidence at {escape:.0%} escapes": _learned,
     "after: {escape:.0%} escapes promised, 95% sure": _promised,
 }
-
-
-def _told(parts: Sequence[Part], model: ConfidenceModel | None) -> list[Part]:
-    return [replace(p, judgement=confidence.calibrated(p.judgement, model)) for p in parts]
 
 
 def _result(part: Part, made: Decided) -> Result:

@@ -68,7 +68,7 @@ def pocket(
     """
     from dataclasses import replace
 
-    from lad_agent.reasoners import EMBEDDED
+    from lad_agent.training import bases
     from lad_agent.training.pocket import run
 
     config = run.PocketConfig()
@@ -76,7 +76,7 @@ def pocket(
         config = run.prolonged(steps) if base else run.shortened(steps)
     if seed is not None:
         config = replace(config, seed=seed)
-    start = EMBEDDED if base == "pocket" else Path(base) if base else None
+    start = bases.find(base).folder if base else None
     model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
     typer.echo(f"{model}\n  lad-agent inspect PATH --reasoner {model}")
 

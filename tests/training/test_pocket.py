@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -700,7 +701,7 @@ def test_the_loss_of_the_text_reaches_the_tower(
 ) -> None:
     model = _net(processor)
     head = ObjectHead(WIDTH, dense.WORDS)
-    config = joint.JointConfig(batch=4)
+    config = dense.DenseConfig(batch=4)
     drawn = joint._drawn(config, 0, pictures, references, processor)
     labels = dense.targets(pictures.facts)
     found = joint.losses(model, head, processor, pictures, labels, drawn, 0)
@@ -717,7 +718,7 @@ def test_training_together_goes_on_where_it_was_cut_off(
     monkeypatch.setattr(data, "REFERENCES", 2)
     monkeypatch.setattr(joint, "REFRESH", 2)
     monkeypatch.setattr(joint, "LOGGED", 2)
-    config = joint.JointConfig(steps=4, batch=4, warmup=1, save_every=2)
+    config = dense.DenseConfig(steps=4, batch=4, warmup=1, save_every=2)
 
     def train(name: str, log: Any) -> tuple[Qwen2_5_VLForConditionalGeneration, ObjectHead]:
         model = _net(processor)
@@ -850,6 +851,17 @@ def test_a_base_that_cannot_be_gone_on_from_is_refused(finished: Path, tmp_path:
             run.train_pocket(tmp_path, config, base=base, threads=1)
     with pytest.raises(UsageError, match="no pocket model"):
         run.train_pocket(tmp_path, _shortened(), base=tmp_path, threads=1)
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    words = json.loads((other / "witness.json").read_text(encoding="utf-8"))
+    words["products"] = ["sewing_kit", *words["products"][1:]]
+    (other / "witness.json").write_text(json.dumps(words), encoding="utf-8")
+    with pytest.raises(UsageError, match="made for other products"):
+        run.train_pocket(tmp_path, replace(_shortened(), seed=41), base=other, threads=1)
+    (other / "model_card.json").unlink()
+    shutil.copy(base / "witness.json", other)
+    with pytest.raises(UsageError, match="does not say how it was made"):
+        run.train_pocket(tmp_path, replace(_shortened(), seed=41), base=other, threads=1)
 
 
 def test_the_witness_is_kept_with_the_model(finished: Path, pictures: data.Pictures) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from lad_agent import confidence
 from lad_agent.confidence import (
     Calibration,
     ConfidenceModel,
@@ -168,7 +167,7 @@ def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
         )
         fitted = []
     before = tuple(decide_by_recipe(part.judgement, recipe)[1].result for part in others)
-    judged = [replace(p, judgement=confidence.calibrated(p.judgement, model)) for p in others]
+    judged = fitting.calibrated(others, model)
     changes, kept = _thresholds(judged, recipe.policy, asked)
     policy = recipe.policy.model_copy(update=changes)
     made = Made(

@@ -1,7 +1,7 @@
 """The confidence model: logistic or isotonic, whichever does better on parts it has not seen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -79,6 +79,11 @@ class Shown:
             steps = np.interp(self.raw, model.x, model.y)
             found = (1 - confidence.KEPT_ORDER) * steps + confidence.KEPT_ORDER * self.raw
         return np.nan_to_num(np.clip(found, 0.0, 1.0))
+
+
+def calibrated(parts: Sequence[Part], model: Logistic | Isotonic | None) -> list[Part]:
+    """The parts with the confidence that a model gives them; without one, with the raw one."""
+    return [replace(p, judgement=confidence.calibrated(p.judgement, model)) for p in parts]
 
 
 def sure(part: Part, model: Logistic | Isotonic | None) -> float:

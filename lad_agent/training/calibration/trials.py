@@ -5,11 +5,10 @@ every part is judged once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lad_agent import confidence
 from lad_agent.confidence import ConfidenceModel
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Result
@@ -196,8 +195,8 @@ def lenient(parts: Sequence[Part], policy: Policy, rate: float) -> float:
 
 def _naive(parts: Sequence[Part], policy: Policy, rate: float) -> Policy:
     """With the most lenient threshold on the raw confidence."""
-    raw = [replace(p, judgement=confidence.calibrated(p.judgement, None)) for p in parts]
-    return policy.model_copy(update={"pass_confidence": lenient(raw, policy, rate)})
+    least = lenient(fitting.calibrated(parts, None), policy, rate)
+    return policy.model_copy(update={"pass_confidence": least})
 
 
 def _way(measured: Sequence[_Rates], rate: float) -> Way:

@@ -8,7 +8,6 @@ minutes. The heads are kept as the second witness (`lad_agent.reasoners.witness`
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,17 +31,6 @@ IGNORE = -100
 RARE = -5.0
 """Bias at the start of heads that mostly say no: the first steps are not spent on learning it."""
 WORDS = Vocabulary(vocabulary.PRODUCT_NAMES, vocabulary.NOUNS, vocabulary.ATTRIBUTES)
-
-
-class Schedule(Protocol):
-    """What `schedule` reads of a stage's configuration."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def decay_share(self) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,7 @@ def place() -> tuple[int, int]:
     return 0, 1
 
 
-def finished(checkpoint: Path, config: Schedule) -> bool:
+def finished(checkpoint: Path, config: DenseConfig) -> bool:
     """Whether `checkpoint` is that of a training run to its last step."""
     if not checkpoint.exists():
         return False
@@ -234,7 +222,7 @@ def measure(
     return {product: float(np.mean(values)) for product, values in sorted(right.items())}
 
 
-def schedule(step: int, config: Schedule) -> float:
+def schedule(step: int, config: DenseConfig) -> float:
     """Linear warm-up, then constant, then linear decay to 2% in the last `decay_share`."""
     warm = min(1.0, (step + 1) / config.warmup)
     left = (config.steps - step) / (config.steps * config.decay_share)

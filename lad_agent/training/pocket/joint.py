@@ -23,6 +23,7 @@ from lad_agent.training import synloco
 from lad_agent.training.pocket import data, dense, photometric, sft
 from lad_agent.training.pocket.architecture import TOKENS
 from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.optimizers import MuonAndAdamW
 from lad_agent.training.pocket.vision import visual_tokens
 
@@ -36,34 +37,22 @@ REFRESH = 100
 """Steps between two readings of the references, whose tokens carry no gradient."""
 
 
-@dataclass(frozen=True)
-class JointConfig:
-    """Optimisation of the whole model; steps are of `batch` prompts, each about its own picture."""
-
-    steps: int = 1600
-    batch: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    decay_share: float = 0.5
-    seed: int = 0
-    save_every: int = 200
-
-
 def train(
     model: Qwen2_5_VLForConditionalGeneration,
     head: ObjectHead,
     processor: Any,
     pictures: Pictures,
-    config: JointConfig,
+    config: DenseConfig,
     checkpoint: Path,
     log: Callable[[Mapping[str, float]], None],
     references_seed: int,
 ) -> None:
     """Train model and heads; go on from `checkpoint` where it exists.
 
-    Pictures, texts and their exposure depend on seed and step alone, so a resumed run sees the same
-    ones. Within a torch.distributed group the processes share each step and average their
-    gradients; the first one saves and logs.
+    A step is of `batch` prompts, each about a picture of its own. Pictures, texts and their
+    exposure depend on seed and step alone, so a resumed run sees the same ones. Within a
+    torch.distributed group the processes share each step and average their gradients; the first
+    one saves and logs.
     """
     rank, world = dense.place()
     language = model.model.language_model
@@ -165,7 +154,7 @@ def losses(
 
 
 def _drawn(
-    config: JointConfig,
+    config: DenseConfig,
     step: int,
     pictures: Pictures,
     references: dict[str, Tensor],

@@ -28,10 +28,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.reasoners.witness import ObjectHead, load_witness
-from lad_agent.training import synloco
+from lad_agent.training import bases, synloco
+from lad_agent.training.bases import Base
 from lad_agent.training.pocket import architecture, data, dense, joint, sft
 from lad_agent.training.pocket.dense import DenseConfig
-from lad_agent.training.pocket.joint import JointConfig
 from lad_agent.training.pocket.sft import SftConfig
 
 
@@ -48,7 +48,11 @@ class PocketConfig:
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
     rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
-    joint: JointConfig = field(default_factory=JointConfig)
+    joint: DenseConfig = field(
+        default_factory=lambda: DenseConfig(
+            steps=1600, learning_rate=1e-3, warmup=100, save_every=200
+        )
+    )
     base: str = ""
     """Fingerprint of the model that the joint stage goes on from, "" after the stages before it."""
 
@@ -71,7 +75,7 @@ def train_pocket(
 
     Raises:
         UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
-            another size, has no heads, or was made with the same seed.
+            another size or for other products, has no heads, or was made with the same seed.
     """
     config = config or PocketConfig()
     if base is not None:
@@ -98,7 +102,8 @@ def train_pocket(
     with clock.stage("joint"):
         if not dense.finished(_joint_path(out), config.joint):
             share(processes, _joint_process, out, config, base)
-    processor, net, head = _start(out, config, base)
+    processor, net = _network(config)
+    head = ObjectHead(config.width, dense.WORDS)
     joint.load(net, head, _joint_path(out))
     validation = data.load(out / "validation", config.validation_pictures)
     read = dense.measure(net, head, validation, len(validation))
@@ -166,13 +171,18 @@ def _pictures(config: PocketConfig) -> int:
 
 def _checked(base: Path, config: PocketConfig) -> str:
     """The fingerprint of a base that can be gone on from."""
-    if load_witness(base) is None:
+    witness = load_witness(base)
+    if witness is None:
         raise UsageError(f"{base}: no pocket model (witness.json is missing)")
-    made = json.loads((base / "model_card.json").read_text(encoding="utf-8"))["configuration"]
+    if witness.head.words != dense.WORDS:
+        raise UsageError(f"{base}: made for other products; give a pocket model")
+    made = bases.card(Base(base, None)).get("configuration")
+    if not isinstance(made, dict):
+        raise UsageError(f"{base}: model_card.json does not say how it was made")
     for name in ("width", "layers"):
-        if made[name] != getattr(config, name):
-            raise UsageError(f"{base}: its {name} is {made[name]}, not {getattr(config, name)}")
-    if made["seed"] == config.seed:
+        if made.get(name) != getattr(config, name):
+            raise UsageError(f"{base}: its {name} is {made.get(name)}, not {getattr(config, name)}")
+    if made.get("seed") == config.seed:
         raise UsageError(f"{base} was made with seed {config.seed}; name another with --seed")
     return fingerprint(base)
 
@@ -189,9 +199,9 @@ def _start(
         return processor, net, head
     opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, local_files_only=True)
     net.load_state_dict(opened.state_dict())
-    head = ObjectHead(config.width, dense.WORDS)
-    head.load_state_dict(load_file(base / "witness.safetensors"))
-    return processor, net, head
+    witness = load_witness(base)
+    assert witness is not None  # as checked at the start
+    return processor, net, witness.head
 
 
 def _joint_process(out: Path, config: PocketConfig, base: Path | None) -> None:
@@ -310,7 +320,7 @@ def export(
         },
     }
     if base is not None:
-        told = json.loads((base / "model_card.json").read_text(encoding="utf-8"))
+        told = bases.card(Base(base, None))
         card["base"] = {name: value for name, value in told.items() if name != "figures"}
     (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return folder
