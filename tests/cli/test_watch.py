@@ -38,7 +38,7 @@ def test_a_killed_watch_goes_on_and_its_receiver_hears_of_everything_once_it_is_
             child.kill()
     with receiving(Receiver(), port) as receiver:
         with _watching(tmp_path, closed.url) as child:
-            _until(lambda: not _waiting(store) and _recorded(store) == PARTS, child)
+            _until(lambda: _recorded(store) == PARTS and not _waiting(store), child)
             child.send_signal(signal.SIGTERM)
             assert child.wait(60) == 0
         stories = receiver.stories()
