@@ -55,12 +55,8 @@ class ReviewFilter:
     applied: bool | None = None
 
 
-def inspection_terms(
-    wanted: InspectionFilter, of: Any = Inspection, *, one_by_one: bool = False
-) -> list[ColumnElement[bool]]:
+def inspection_terms(wanted: InspectionFilter, of: Any = Inspection) -> list[ColumnElement[bool]]:
     """What `wanted` asks of the columns `of`: the table's, or those of `views.INSPECTIONS`.
-
-    `one_by_one` looks for the text in each inspection, where few will have to be looked at.
 
     Raises:
         UsageError: a `text` without a word in it.
@@ -80,8 +76,7 @@ def inspection_terms(
         decided = select(ReviewRow.inspection_id).where(ReviewRow.decided_by == wanted.reviewer)
         terms.append(of.id.in_(decided))
     if wanted.text is not None:
-        mentions = search.mentions_here if one_by_one else search.mentions
-        terms.append(mentions(of.id, search.words(wanted.text)))
+        terms.append(search.mentions(of.id, search.words(wanted.text)))
     return terms
 
 

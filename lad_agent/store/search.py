@@ -8,6 +8,7 @@ server keeps up. Both take words as they stand (no stemming) in any case.
 
 import math
 import string
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -61,13 +62,6 @@ class mentions(_Condition):  # noqa: N801 - reads as a function of SQL
     inherit_cache = True
 
 
-class mentions_here(_Condition):  # noqa: N801 - reads as a function of SQL
-    """As `mentions`, asked of one inspection after the other: for words that stand in many."""
-
-    name = "mentions_here"
-    inherit_cache = True
-
-
 def are_frequent(connection: Connection, asked: str) -> bool:
     """Whether so many rationales hold the words that it is quicker not to gather them all."""
     if connection.dialect.name != "sqlite":
@@ -76,6 +70,17 @@ def are_frequent(connection: Connection, asked: str) -> bool:
     most = max(1, int(_MANY * math.sqrt(events)))
     found = connection.scalar(_SOME, {"words": words(asked).value, "most": most})
     return bool(found == most)
+
+
+def among(connection: Connection, asked: str, judged: Collection[int]) -> set[int]:
+    """Of the judgements that are the events `judged`: those with all the words (SQLite alone).
+
+    The index is read from the first of them to the last.
+    """
+    if not judged:
+        return set()
+    between = {"words": words(asked).value, "first": min(judged), "last": max(judged)}
+    return set(connection.scalars(_BETWEEN, between)).intersection(judged)
 
 
 def words(asked: str) -> BindParameter[str]:
@@ -119,10 +124,14 @@ def drop(connection: Connection) -> None:
 
 # Times the root of the number of events: so many take as long to gather as a page to find. (To
 # gather n takes n steps, a page of them size / n.)
-_MANY = 22
+_MANY = 6
 _SOME = text(
     "SELECT count(*) FROM (SELECT 1 FROM rationale_search "
     "WHERE rationale_search MATCH :words LIMIT :most)"
+)
+_BETWEEN = text(
+    "SELECT rowid FROM rationale_search "
+    "WHERE rationale_search MATCH :words AND rowid BETWEEN :first AND :last"
 )
 _EMPTY = "INSERT INTO rationale_search (rationale_search) VALUES ('delete-all')"
 _FILL = """
@@ -139,17 +148,6 @@ def _by_fts(element: mentions, compiler: Any, **kw: Any) -> str:
         f"{inspection} IN (SELECT events.inspection_id FROM rationale_search "
         "JOIN events ON events.seq = rationale_search.rowid "
         f"WHERE rationale_search MATCH {wanted})"
-    )
-
-
-@compiles(mentions_here, "sqlite")
-def _by_fts_here(element: mentions_here, compiler: Any, **kw: Any) -> str:
-    inspection, wanted = (compiler.process(clause, **kw) for clause in element.clauses)
-    return (
-        "EXISTS (SELECT 1 FROM events CROSS JOIN rationale_search "
-        f"WHERE events.inspection_id = {inspection} AND events.type = 'inspection.judged' "
-        "AND rationale_search.rowid = events.seq "
-        f"AND rationale_search MATCH {wanted})"
     )
 
 
