@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = "0011"
+SCHEMA_VERSION = "0012"
 """The revision of the newest migration, which these tables mirror."""
 
 _ODD = re.compile("[\x00\ud800-\udfff\uffff]")
@@ -352,6 +352,20 @@ class HourlyTallyRow(Base):
     inspections: Mapped[int]
 
 
+class LotTallyRow(Base):
+    """How many inspections of a lot are alike; "" where they have no lot, or no result (yet)."""
+
+    __tablename__ = "lot_tallies"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012
+
+    lot: Mapped[str] = mapped_column(primary_key=True)
+    product: Mapped[str] = mapped_column(primary_key=True)
+    station: Mapped[str] = mapped_column(primary_key=True)
+    result: Mapped[str] = mapped_column(primary_key=True)
+    final: Mapped[str] = mapped_column(primary_key=True)
+    inspections: Mapped[int]
+
+
 PROJECTIONS = (
     RecipeRow,
     ModelRow,
@@ -367,5 +381,6 @@ PROJECTIONS = (
     ArchiveRow,
     TallyRow,
     HourlyTallyRow,
+    LotTallyRow,
 )
 """Every table that is rebuilt from the events, parents first."""

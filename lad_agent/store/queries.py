@@ -2,7 +2,7 @@
 
 import hashlib
 import heapq
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -94,20 +94,23 @@ def inspections(
     Raises:
         UsageError: a `text` without a word in it.
     """
-    order = Inspection.id.desc() if newest_first else Inspection.id
-    terms = []
+    order: Any = Inspection.id.desc() if newest_first else Inspection.id
+    terms: list[ColumnElement[bool]] = []
     if wanted.since is not None:
         terms.append(Inspection.id >= id_at(wanted.since - _SLACK))
+    if wanted.until is not None:
+        terms.append(Inspection.id < id_at(wanted.until + _SLACK))
     if after is not None:
         terms.append(Inspection.id < after if newest_first else Inspection.id > after)
-    text = wanted.text
-    if limit and text is not None and search.are_frequent(session.connection(), text):
+    # PostgreSQL knows by its own statistics whether words stand in many.
+    if limit and wanted.text and session.connection().dialect.name == "sqlite":
         terms += inspection_terms(replace(wanted, text=None))
-        judged = select(func.max(Event.seq)).where(
-            Event.inspection_id == Inspection.id, Event.type == projections.JUDGED
-        )
-        those = select(Inspection.id, judged.scalar_subquery()).where(*terms).order_by(order)
-        terms = [Inspection.id.in_(_mentioning(session, those, text, limit))]
+        few = search.few(session.connection(), wanted.text)
+        if few is None:
+            ids = _mentioning(session, terms, order, wanted.text, limit)
+            terms = [Inspection.id.in_(ids)]
+        else:
+            terms.append(Inspection.id.in_(search.of_events(few)))
     else:
         terms += inspection_terms(wanted)
     query = _with_judgement().where(*terms).order_by(order).limit(limit)
@@ -116,19 +119,26 @@ def inspections(
 
 
 def _mentioning(
-    session: Session, those: Select[str, int | None], text: str, limit: int
+    session: Session,
+    terms: Sequence[ColumnElement[bool]],
+    order: ColumnElement[str],
+    text: str,
+    limit: int,
 ) -> Collection[str]:
-    """The first `limit` of `those`, ids with their judgements' events, whose rationales hold the
-    words: the quicker way to words that stand in many."""
-    found: dict[str, None] = {}
+    """The first `limit` ids, in order, whose rationales hold words that stand in many."""
+    judged = select(func.max(Event.seq)).where(
+        Event.inspection_id == Inspection.id, Event.type == projections.JUDGED
+    )
+    those = select(Inspection.id, judged.scalar_subquery()).where(*terms).order_by(order)
+    found: list[str] = []
     rows = session.execute(those.execution_options(yield_per=_AT_ONCE))
     for some in rows.partitions():
         holding = search.among(session.connection(), text, [seq for _, seq in some if seq])
-        found |= dict.fromkeys(one for one, seq in some if seq in holding)
+        found += [one for one, seq in some if seq in holding]
         if len(found) >= limit:
             break
     rows.close()
-    return list(found)[:limit]
+    return found[:limit]
 
 
 def count(session: Session, wanted: InspectionFilter) -> int:

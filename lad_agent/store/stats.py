@@ -22,7 +22,7 @@ from lad_agent.store.filters import (
 )
 from lad_agent.store.models import Inspection, RecipeRow, ReviewRow
 from lad_agent.store.promises import Drifted, Watched
-from lad_agent.store.views import DAILY_COUNTS, HOURLY_COUNTS, INSPECTIONS
+from lad_agent.store.views import DAILY_COUNTS, HOURLY_COUNTS, INSPECTIONS, LOT_COUNTS
 
 GROUPS = ("hour", "day", "product", "station", "lot", "model", "recipe_version")
 """What `yields` can be counted by; hours and days are UTC."""
@@ -32,6 +32,7 @@ KINDS = (*GROUPS, "cause", "reviewer", "audit", "promise", "drift")
 
 _V, _R, _C = INSPECTIONS.c, ReviewRow, DAILY_COUNTS.c
 _ONE = literal_column("1", Integer)
+_COUNTS = {"hour": HOURLY_COUNTS, "lot": LOT_COUNTS}
 _HOUR, _DAY = 13, 10  # characters of a time
 
 
@@ -149,7 +150,7 @@ def yields(session: Session, wanted: InspectionFilter, by: str) -> list[Yield]:
     of: Any
     group: ColumnElement[Any]
     each: ColumnElement[int] = _ONE
-    counts = HOURLY_COUNTS if by == "hour" else DAILY_COUNTS
+    counts = _COUNTS.get(by, DAILY_COUNTS)
     if by in counts.c and is_counted(wanted, counts):
         of, group, each = counts.c, counts.c[by], counts.c.inspections
         terms = count_terms(wanted, counts)

@@ -1,4 +1,4 @@
-"""How many inspections of a day or an hour are alike: figures over all read these few rows.
+"""How many inspections of a day, an hour or a lot are alike: figures over all read these few rows.
 
 Kept in the transaction that changes an inspection. What one transaction changes is gathered and
 written at its end, so that inspections that share a commit share these writes too.
@@ -15,6 +15,9 @@ KEY = ("day", "product", "station", "recipe_version", "model", "result", "final"
 
 HOURLY_KEY = ("hour", "product", "station", "result", "final")
 """The same by the hour, in less detail: else there would be nearly as many rows as inspections."""
+
+LOT_KEY = ("lot", "product", "station", "result", "final")
+"""The same by the lot, "" where a part has none."""
 
 _Key = Mapping[str, str]
 
@@ -53,9 +56,9 @@ class Tally:
         self._before = {}
 
 
-def fill(connection: Connection, tables: Iterable[str] = ("tallies", "hourly_tallies")) -> None:
-    """Count all inspections anew."""
-    for table in tables:
+def fill(connection: Connection, tables: Iterable[str] | None = None) -> None:
+    """Count all inspections anew, in all tables or some."""
+    for table in tables or _TABLES:
         names = _TABLES[table]
         selected = ", ".join(map(_selected, names))
         connection.execute(text(f"DELETE FROM {table}"))
@@ -77,7 +80,7 @@ def _keys(connection: Connection, ids: Iterable[str]) -> Mapping[str, _Key]:
 
 
 def _selected(name: str) -> str:
-    return f"coalesce({name}, '')" if name in ("result", "final", "cause") else name
+    return f"coalesce({name}, '')" if name in _MISSING else name
 
 
 def _add(table: str, names: Sequence[str]) -> TextClause:
@@ -96,9 +99,10 @@ def _drop_empty(table: str, names: Sequence[str]) -> TextClause:
 
 
 _MOST = 500
-_TABLES = {"tallies": KEY, "hourly_tallies": HOURLY_KEY}
+_MISSING = ("lot", "result", "final", "cause")
+_TABLES = {"tallies": KEY, "hourly_tallies": HOURLY_KEY, "lot_tallies": LOT_KEY}
 _FIND = text(
-    f"SELECT id, hour, {', '.join(f'{_selected(name)} AS {name}' for name in KEY)} "
+    f"SELECT id, hour, {', '.join(f'{_selected(name)} AS {name}' for name in (*KEY, 'lot'))} "
     "FROM v_inspections WHERE id IN :ids"
 ).bindparams(bindparam("ids", expanding=True))
 _ADD = {table: _add(table, names) for table, names in _TABLES.items()}

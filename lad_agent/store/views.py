@@ -12,7 +12,7 @@ from sqlalchemy.schema import DDL
 
 from lad_agent.store.models import Base, Event, Inspection, JudgementRow, ReviewRow, Verbatim
 
-VERSION = 3
+VERSION = 4
 """Of the views and their columns; raised whenever one is added."""
 
 _TEXT, _WHOLE, _REAL = Verbatim(), Integer(), Double[float]()
@@ -128,6 +128,16 @@ HOURLY_COUNTS = table(
     column("inspections", _WHOLE),
 )
 
+LOT_COUNTS = table(
+    "v_lot_counts",
+    column("lot", _TEXT),
+    column("product", _TEXT),
+    column("station", _TEXT),
+    column("result", _TEXT),
+    column("final", _TEXT),
+    column("inspections", _WHOLE),
+)
+
 ALL: tuple[TableClause, ...] = (
     INSPECTIONS,
     REVIEWS,
@@ -135,6 +145,7 @@ ALL: tuple[TableClause, ...] = (
     CAUSES,
     DAILY_COUNTS,
     HOURLY_COUNTS,
+    LOT_COUNTS,
 )
 
 STATEMENTS_0003 = {
@@ -222,7 +233,7 @@ STATEMENTS_0007 = STATEMENTS_0003 | {
 }
 """The views by name, as of schema 0007."""
 
-STATEMENTS = STATEMENTS_0007 | {
+STATEMENTS_0010 = STATEMENTS_0007 | {
     # Joins whose columns are not asked for cost nothing where nothing can be lost by leaving them.
     "v_reviews": """
         CREATE VIEW v_reviews AS
@@ -241,21 +252,27 @@ STATEMENTS = STATEMENTS_0007 | {
 }
 """The views by name, as of schema 0010."""
 
+STATEMENTS = STATEMENTS_0010 | {
+    "v_lot_counts": """
+        CREATE VIEW v_lot_counts AS
+        SELECT nullif(lot, '') AS lot, product, station, nullif(result, '') AS result,
+          nullif(final, '') AS final, inspections
+        FROM lot_tallies""",
+}
+"""The views by name, as of schema 0012."""
+
 INDEXES = (
     *(
         Index(f"ix_inspections_{name}_id", Inspection.__table__.c[name], Inspection.id)
-        for name in ("product", "station", "model")
+        for name in ("product", "station", "lot", "model")
     ),
-    # These hold all that yields are counted from, so that the rows are never read.
-    *(
-        Index(
-            f"ix_inspections_{name}_yield",
-            Inspection.__table__.c[name],
-            Inspection.id,
-            Inspection.result,
-            Inspection.final,
-        )
-        for name in ("lot", "recipe_version")
+    # These hold all that is counted, so that the rows are never read.
+    Index(
+        "ix_inspections_recipe_version_yield",
+        Inspection.recipe_version,
+        Inspection.id,
+        Inspection.result,
+        Inspection.final,
     ),
     Index(
         "ix_inspections_yield",
@@ -273,6 +290,14 @@ INDEXES = (
         postgresql_where=Inspection.closed_at.is_(None),
     ),
     Index("ix_judgements_rule_inspection_id", JudgementRow.rule, JudgementRow.inspection_id),
+    Index(
+        "ix_reviews_audits",
+        ReviewRow.finding,
+        ReviewRow.decided_by,
+        ReviewRow.agrees,
+        sqlite_where=ReviewRow.kind == "audit",
+        postgresql_where=ReviewRow.kind == "audit",
+    ),
     Index("ix_reviews_rule_inspection_id", ReviewRow.rule, ReviewRow.inspection_id),
     Index("ix_reviews_decided_by_inspection_id", ReviewRow.decided_by, ReviewRow.inspection_id),
     Index(

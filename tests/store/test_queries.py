@@ -178,8 +178,8 @@ def test_frequent_words_are_found_as_rare_ones_are(
         with monkeypatch.context() as patched:
             patched.setattr(search, "_MANY", 0)
             assert filled.inspections(wanted, limit=3) == rare
-            found = filled.ask(lambda s, text=text: search.are_frequent(s.connection(), text))
-            assert found == bool(rare)
+            few = filled.ask(lambda s, text=text: search.few(s.connection(), text))
+            assert few == (None if rare else [])
 
 
 def test_rare_words_are_looked_up_and_not_looked_for_in_every_inspection(

@@ -10,12 +10,12 @@ from sqlalchemy import select, text
 
 from lad_agent.judgement import Result
 from lad_agent.store import AuditStore, InspectionFilter, open_store, operations, stats
-from lad_agent.store.models import HourlyTallyRow, TallyRow
+from lad_agent.store.models import HourlyTallyRow, LotTallyRow, TallyRow
 from lad_agent.store.operations import Unit
 from tests.store.populated import populate
 from tests.store.samples import DOUBT, NOT_OK, OK, SCRAP, intake, judgement
 
-COUNTS = (TallyRow.__table__, HourlyTallyRow.__table__)
+COUNTS = (TallyRow.__table__, HourlyTallyRow.__table__, LotTallyRow.__table__)
 
 GROUPS = st.lists(
     st.lists(st.tuples(st.sampled_from(["pass", "reject", "escalate", "decide", "undo"]),
@@ -41,7 +41,7 @@ def test_views_and_figures_read_the_counts(each_store: AuditStore) -> None:
     with each_store._connection(writing=True) as connection:
         for table in COUNTS:
             connection.execute(text(f"UPDATE {table.name} SET inspections = 10 * inspections"))
-    for by in ("product", "hour"):
+    for by in ("product", "hour", "lot"):
         ten_times = each_store.ask(lambda session, by=by: stats.yields(session, by_result, by))
         assert sum(one.inspections for one in ten_times) == 20
     assert each_store.changed_tables() == [table.name for table in COUNTS]
@@ -50,7 +50,8 @@ def test_views_and_figures_read_the_counts(each_store: AuditStore) -> None:
 
 
 def _do(step: str, part: int, unit: Unit) -> None:
-    opened = operations.take_in(unit, intake(f"p{part}", station=f"line-{part % 2}"))
+    lot = f"lot {part % 3}" if part else None
+    opened = operations.take_in(unit, intake(f"p{part}", station=f"line-{part % 2}", lot=lot))
     said = judgement(anomalous=True, rule="R2")
     match step:
         case "pass" if not opened.complete:

@@ -67,11 +67,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint(*tallies.HOURLY_KEY, name="pk_hourly_tallies"),
         sqlite_with_rowid=False,
     )
-    views.create(op.get_bind(), views.STATEMENTS)
+    views.create(op.get_bind(), views.STATEMENTS_0010)
 
 
 def downgrade() -> None:
-    views.drop(op.get_bind(), views.STATEMENTS)
+    views.drop(op.get_bind(), views.STATEMENTS_0010)
     op.drop_table("hourly_tallies")
     op.drop_column("reviews", "agrees")
     views.create(op.get_bind(), views.STATEMENTS_0007)

@@ -20,7 +20,7 @@ def upgrade() -> None:
     fresh stores would differ for ever.
     """
     search.drop(op.get_bind())
-    views.drop(op.get_bind(), views.STATEMENTS)
+    views.drop(op.get_bind(), views.STATEMENTS_0010)
     op.drop_index(_INDEX, "judgements")
     op.drop_table("judgements")
     op.create_table(
@@ -53,7 +53,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("inspection_id", name="pk_judgements"),
     )
     op.create_index(_INDEX, "judgements", ["rule", "inspection_id"])
-    views.create(op.get_bind(), views.STATEMENTS)
+    views.create(op.get_bind(), views.STATEMENTS_0010)
     search.create(op.get_bind())
 
 
