@@ -6,10 +6,9 @@ write a virtual table.) PostgreSQL: a GIN index over the `tsvector` of the ratio
 server keeps up. Both take words as they stand (no stemming) in any case.
 """
 
-import json
 import math
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import (
@@ -66,18 +65,18 @@ class mentions(_Condition):  # noqa: N801 - reads as a function of SQL
     inherit_cache = True
 
 
-def few(connection: Connection, asked: str) -> list[int] | None:
-    """The judgements with all the words, as numbers of their events (SQLite alone); None where so
-    many have them that it is quicker not to gather them all."""
+def few(connection: Connection, asked: str) -> str | None:
+    """The judgements with all the words, a JSON list of their events' numbers (SQLite alone); None
+    where so many have them that it is quicker not to gather them all."""
     events = connection.scalar(select(func.max(Event.seq))) or 0
     most = max(1, int(_MANY * math.sqrt(events)))
-    found = connection.scalars(_SOME, {"words": words(asked).value, "most": most}).all()
-    return None if len(found) == most else list(found)
+    found = connection.execute(_SOME, {"words": words(asked).value, "most": most}).one()
+    return None if found.number == most else str(found.judged)
 
 
-def of_events(judged: Sequence[int]) -> Select[str | None]:
-    """The inspections whose judgements are these events (SQLite alone)."""
-    listed = func.json_each(json.dumps(judged)).table_valued(column("value", Integer))
+def of_events(judged: str) -> Select[str | None]:
+    """The inspections whose judgements are the events in this JSON list (SQLite alone)."""
+    listed = func.json_each(judged).table_valued(column("value", Integer))
     return select(Event.inspection_id).where(Event.seq.in_(select(listed.c.value)))
 
 
@@ -134,7 +133,10 @@ def drop(connection: Connection) -> None:
 # Times the root of the number of events: so many take as long to gather as a page to find. (To
 # gather n takes n steps, a page of them size / n.)
 _MANY = 6
-_SOME = text("SELECT rowid FROM rationale_search WHERE rationale_search MATCH :words LIMIT :most")
+_SOME = text(
+    "SELECT count(*) AS number, json_group_array(rowid) AS judged FROM "
+    "(SELECT rowid FROM rationale_search WHERE rationale_search MATCH :words LIMIT :most)"
+)
 _BETWEEN = text(
     "SELECT rowid FROM rationale_search "
     "WHERE rationale_search MATCH :words AND rowid BETWEEN :first AND :last"
