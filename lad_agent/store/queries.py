@@ -104,13 +104,16 @@ def inspections(
         terms.append(Inspection.id < after if newest_first else Inspection.id > after)
     # PostgreSQL knows by its own statistics whether words stand in many.
     if limit and wanted.text and session.connection().dialect.name == "sqlite":
+        # Ids first: rows that are found and not shown are never read.
         terms += inspection_terms(replace(wanted, text=None))
         few = search.few(session.connection(), wanted.text)
         if few is None:
             ids = _mentioning(session, terms, order, wanted.text, limit)
-            terms = [Inspection.id.in_(ids)]
         else:
-            terms.append(Inspection.id.in_(search.of_events(few)))
+            these = Inspection.id.in_(search.of_events(few))
+            listed = select(Inspection.id).where(these, *terms).order_by(order).limit(limit)
+            ids = session.scalars(listed).all()
+        terms = [Inspection.id.in_(ids)]
     else:
         terms += inspection_terms(wanted)
     query = _with_judgement().where(*terms).order_by(order).limit(limit)
