@@ -103,7 +103,8 @@ def inspections(
     if after is not None:
         terms.append(Inspection.id < after if newest_first else Inspection.id > after)
     # PostgreSQL knows by its own statistics whether words stand in many.
-    if limit and wanted.text and session.connection().dialect.name == "sqlite":
+    sqlite = session.connection().dialect.name == "sqlite"
+    if sqlite and wanted.text is not None and limit is not None and limit <= _AT_ONCE:
         # Ids first: rows that are found and not shown are never read.
         terms += inspection_terms(replace(wanted, text=None))
         few = search.few(session.connection(), wanted.text)

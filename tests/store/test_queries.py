@@ -180,6 +180,7 @@ def test_frequent_words_are_found_as_rare_ones_are(
             assert filled.inspections(wanted, limit=3) == rare
             few = filled.ask(lambda s, text=text: search.few(s.connection(), text))
             assert few == (None if rare else "[]")
+        assert filled.inspections(wanted, limit=100_000)[:3] == rare
 
 
 def test_rare_words_are_looked_up_and_not_looked_for_in_every_inspection(
