@@ -13,10 +13,8 @@ judgements, some 20 minutes on two cores; `--count 20` takes half of it.
 
 import dataclasses
 import hashlib
-import multiprocessing
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +29,7 @@ from lad_agent.judgement import Result
 from lad_agent.recipe import Recipe
 from lad_agent.training import synloco
 from lad_agent.training.degradations import DEGRADATIONS, degraded
+from lad_agent.training.workers import pool
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 OTHERS = ("another product", "another product's reference", "no reference")
@@ -97,10 +96,9 @@ def measure(model: Path, count: int, keep: Path, jobs: int) -> Curves:
     counted = {_name(line): Counts(**line["counts"]) for line in judged.read_lines(file)}
     todo = list(batches(count))
     left = [batch for batch in todo if _name(batch.told) not in counted]
-    context = multiprocessing.get_context("spawn")
     if left:
-        with ProcessPoolExecutor(jobs, context, judged.open_reasoner, (model,)) as pool:
-            for batch, counts in zip(left, pool.map(count_of, left), strict=True):
+        with pool(jobs, judged.open_reasoner, model) as processes:
+            for batch, counts in zip(left, processes.map(count_of, left), strict=True):
                 counted[_name(batch.told)] = counts
                 judged.append_lines(file, [batch.told | {"counts": dataclasses.asdict(counts)}])
                 print(f"{len(counted)} of {len(todo)} batches", end="\r", file=sys.stderr)

@@ -14,12 +14,11 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +41,7 @@ from lad_agent.training.evaluation import Judged, Metrics, Truth, metrics, verdi
 from lad_agent.training.pocket import rules as random_rules
 from lad_agent.training.pocket.data import facts_of, resize
 from lad_agent.training.pocket.vision import visual_tokens
+from lad_agent.training.workers import pool
 
 SEED = 1_000_000
 COUNTED_FAULTS = {
@@ -86,8 +86,7 @@ def main() -> None:
 
 def reasoners(folder: Path, jobs: int) -> Executor:
     """Processes that `judge` lets judge, each with the model in `folder` on one thread."""
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, context, _open, (folder,))
+    return pool(jobs, _open, folder)
 
 
 def measure(judges: Executor, folder: Path, count: int) -> Metrics:

@@ -9,13 +9,10 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,6 +29,7 @@ from lad_agent.training import runs, synloco
 from lad_agent.training.calibration import Part
 from lad_agent.training.sources import Example
 from lad_agent.training.synloco import dataset
+from lad_agent.training.workers import pool
 
 Kind = Literal["good", "logical", "structural"]
 FAULTS: tuple[Kind, ...] = ("logical", "structural")
@@ -210,12 +208,11 @@ def append_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def open_reasoner(model: Path) -> None:
-    """Open the model of this process, on one thread; where its parent is killed it ends too."""
+    """Open the model of this process, on one thread."""
     import torch
 
     from lad_agent.reasoners.local import TransformersReasoner
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     _reasoners.append(TransformersReasoner(model, device="cpu", max_batch=_BATCH))
@@ -234,13 +231,6 @@ _reasoners: list[Any] = []
 """The one of this process."""
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _judged(
     keys: Sequence[Key], recipes: Mapping[str, Recipe], model: Path, jobs: int
 ) -> Iterator[tuple[Sequence[Key], list[Part]]]:
@@ -251,9 +241,8 @@ def _judged(
         for group in [[key for key in keys if key.product == product]]
         for start in range(0, len(group), _BATCH)
     ]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, open_reasoner, (model,)) as pool:
-        yield from zip(batches, pool.map(partial(_judge, recipes), batches), strict=True)
+    with pool(jobs, open_reasoner, model) as processes:
+        yield from zip(batches, processes.map(partial(_judge, recipes), batches), strict=True)
 
 
 def _judge(recipes: Mapping[str, Recipe], batch: Sequence[Key]) -> list[Part]:

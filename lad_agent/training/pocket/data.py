@@ -7,9 +7,7 @@ or not at all, so an interrupted run goes on at the first missing one.
 """
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,6 +25,7 @@ from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, PATCHES_A_
 from lad_agent.training.pocket.vocabulary import NOUNS
 from lad_agent.training.synloco import dataset
 from lad_agent.training.synloco.nuisance import Photo
+from lad_agent.training.workers import pool
 
 SHARD = 1000
 KINDS = {"varied": 0.5, "normal": 0.15, "logical": 0.15, "structural": 0.2}
@@ -91,9 +90,10 @@ def make(
     progress(total - len(missing), total)
     if not missing:
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
-        jobs = [pool.submit(_write_shard, directory, n, seed, draw or picture) for n in missing]
+    with pool(workers) as processes:
+        jobs = [
+            processes.submit(_write_shard, directory, n, seed, draw or picture) for n in missing
+        ]
         for done, job in enumerate(jobs):
             job.result()
             progress(total - len(missing) + done + 1, total)

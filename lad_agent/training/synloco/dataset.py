@@ -7,10 +7,8 @@
 """
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from lad_agent.errors import StoreReadOnly, UsageError
 from lad_agent.training import synloco
 from lad_agent.training.synloco.nuisance import plain
 from lad_agent.training.synloco.scene import Image, Look
+from lad_agent.training.workers import pool
 
 _FOLDERS = {
     "normal": "good",
@@ -146,10 +145,9 @@ def _run(
             lines.append(_write_picture(task))
             progress(len(lines), len(tasks))
         return lines
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+    with pool(workers) as processes:
         lines = []
-        for line in pool.map(_write_picture, tasks, chunksize=_CHUNK):
+        for line in processes.map(_write_picture, tasks, chunksize=_CHUNK):
             lines.append(line)
             progress(len(lines), len(tasks))
         return lines

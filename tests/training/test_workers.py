@@ -1,4 +1,4 @@
-"""Processes that train together end with the one that started them."""
+"""Processes that share work end with the one that started them."""
 
 import os
 import signal
@@ -16,10 +16,19 @@ START = """
 import signal, sys
 from pathlib import Path
 from lad_agent.training.pocket import run
-from tests.training.test_pocket_processes import work
+from tests.training.test_workers import work
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell starts what runs in its background
     run.share(2, work, Path(sys.argv[1]))
+"""
+DRAW = """
+import sys
+from pathlib import Path
+from lad_agent.training.workers import pool
+from tests.training.test_workers import work
+if __name__ == "__main__":
+    with pool(2) as processes:
+        list(processes.map(work, [Path(sys.argv[1])] * 2))
 """
 
 
@@ -30,8 +39,9 @@ def work(out: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for a signal")
-def test_none_trains_on_when_the_first_is_killed(tmp_path: Path) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", START, str(tmp_path)], cwd=ROOT)
+@pytest.mark.parametrize("start", [START, DRAW])
+def test_none_works_on_when_the_first_is_killed(start: str, tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", start, str(tmp_path)], cwd=ROOT)
     try:
         started = _until(lambda: len(list(tmp_path.glob("*.pid"))) == 2, 120)
         assert started, "the processes did not start"
