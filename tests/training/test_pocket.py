@@ -783,9 +783,7 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def _shrink(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(data, "SHARD", SHARD)
     patched.setattr(data, "REFERENCES", 2)
-    patched.setattr(
-        data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
-    )
+    patched.setattr(data, "pool", ThreadPoolExecutor)
 
 
 def _shortened() -> run.PocketConfig:
