@@ -251,9 +251,7 @@ def test_a_noun_covers_the_cells_of_its_parts(product: str) -> None:
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of a few pictures, made in this process: another would not hear of their size."""
     monkeypatch.setattr(data, "SHARD", SHARD)
-    monkeypatch.setattr(
-        data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor(max_workers)
-    )
+    monkeypatch.setattr(data, "pool", ThreadPoolExecutor)
 
 
 @pytest.mark.usefixtures("small_shards")

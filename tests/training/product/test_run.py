@@ -51,9 +51,7 @@ def _small() -> Iterator[None]:
     """Few pictures, made in this process: another would not hear of their number."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(data, "SHARD", SHARD)
-        patched.setattr(
-            data, "ProcessPoolExecutor", lambda max_workers, mp_context: ThreadPoolExecutor()
-        )
+        patched.setattr(data, "pool", ThreadPoolExecutor)
         for name, value in (("PROBE", 2), ("REFERENCES", 2), ("TRIED", 2)):
             patched.setattr(run, name, value)
         yield
