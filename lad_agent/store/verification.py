@@ -133,23 +133,16 @@ class _Walk:
     def batch(self, rows: list[Row]) -> None:
         """Check the next rows. Written for speed: 10 microseconds an event are many."""
         sha256, quoted, last, wanted = hashlib.sha256, self._quoted, self._last, self._heads.wanted
-        own, counts = self._ledger.encode(), self.counts
+        own, counts = b'"ledger":"%b","payload":' % self._ledger.encode(), self.counts
+        within, without = b'","inspection_id":"', b'","inspection_id":null,' + own
+        end = b',"v":%d}' % FORMAT
         for row in rows:
             seq, station, kind, inspection, at, actor, canonical, prev, digest = row
             try:
-                front = b'{"actor":%b,"at":"%b","inspection_id":%b,"ledger":"%b","payload":' % (
-                    quoted[actor],
-                    at,
-                    b"null" if inspection is None else b'"%b"' % inspection,
-                    own,
-                )
-                back = b',"prev_hash":"%b","seq":%d,"station":%b,"type":%b,"v":%d}' % (
-                    prev,
-                    seq,
-                    quoted[station],
-                    quoted[kind],
-                    FORMAT,
-                )
+                about = without if inspection is None else within + inspection + b'",' + own
+                front = b'{"actor":' + quoted[actor] + b',"at":"' + at + about
+                place = b',"prev_hash":"' + prev + b'","seq":%d,"station":' % seq
+                back = place + quoted[station] + b',"type":' + quoted[kind] + end
                 before = last.get(station, START)
                 fine = (
                     seq == self._expected
