@@ -6,8 +6,9 @@
 Fills an SQLite store as if N inspections had been made over 90 days at four stations (see
 `benchmarks.filled`); then prints p50 and p95 of every documented question (each repeated with
 other arguments), the file's size an inspection and the time to verify the ledger; with `--rebuild`
-also that to make all tables from it anew. A kept file is asked again without filling it anew. `--cpu`
-counts the processor's time alone (the database runs in this process), for a machine with other work.
+also that to make all tables from it anew. A kept file is asked again without filling it anew.
+`--cpu` counts the processor's time alone (the database runs in this process), for a machine with
+other work.
 """
 
 import argparse
