@@ -111,29 +111,52 @@ def counts(
     """
     counted = since is None and is_counted(wanted)
     of: Any = DAILY_COUNTS.c if counted else Inspection
-    number: Any = func.sum(of.inspections) if counted else func.count()
+    number: Any = of.inspections if counted else 1
     terms = count_terms(wanted) if counted else inspection_terms(wanted)
+    if since is not None:
+        terms.append(Inspection.id >= queries.id_at(since))
     groups = (unindexed(of.product), unindexed(of.recipe_version), of.result)
-    recorded = select(*groups, number).where(of.result.is_not(None), *terms).group_by(*groups)
-    bad = func.sum(case((ReviewRow.finding == Finding.NONCONFORMING, 1), else_=0))
+    closed = func.sum(case((of.final.is_not(None), number), else_=0))
+    rejected = func.sum(case((of.final == Result.NOT_OK, number), else_=0))
+    recorded = (
+        select(*groups, func.sum(number), closed, rejected)
+        .where(of.result.is_not(None), *terms)
+        .group_by(*groups)
+        .order_by(*groups)
+    )
+    found: dict[tuple[str, str], Counts] = {}
+    for product, version, result, parts, final, bad in session.execute(recorded):
+        # An escalated part has a final result once a person has decided about it.
+        decided = (final, bad) if result == Result.NOT_DECIDABLE else (0, 0)
+        found.setdefault((product, version), {})[Result(result)] = Looked(parts, *decided)
+    for (product, version, result), (decided, bad) in _audits(session, wanted, since).items():
+        of_version = found[product, version]
+        of_version[result] = Looked(of_version[result].parts, decided, bad)
+    return found
+
+
+def _audits(
+    session: Session, wanted: InspectionFilter, since: datetime | None
+) -> dict[tuple[str, str, Result], tuple[int, int]]:
+    """Decided audits by product, recipe version and result, and how many found a bad part."""
     drawn = unindexed(Inspection.product), unindexed(Inspection.recipe_version), Inspection.result
-    reviewed = (
+    bad = func.sum(case((ReviewRow.finding == Finding.NONCONFORMING, 1), else_=0))
+    query = (
         select(*drawn, func.count(), bad)
         .select_from(ReviewRow)
         .join(Inspection, Inspection.id == ReviewRow.inspection_id)
-        .where(ReviewRow.finding.is_not(None), *inspection_terms(wanted))
+        .where(ReviewRow.kind == "audit", ReviewRow.finding.is_not(None), *inspection_terms(wanted))
         .group_by(*drawn)
     )
-    if since is not None:
-        recorded = recorded.where(Inspection.id >= queries.id_at(since))
-        reviewed = reviewed.where(ReviewRow.inspection_id >= queries.id_at(since))
-    found: dict[tuple[str, str], Counts] = {}
-    for product, version, result, parts in session.execute(recorded.order_by(*groups)):
-        found.setdefault((product, version), {})[Result(result)] = Looked(parts)
-    for product, version, result, decided, nonconforming in session.execute(reviewed):
-        of_version, kind = found[product, version], Result(result)
-        of_version[kind] = Looked(of_version[kind].parts, decided, nonconforming)
-    return found
+    earliest = [queries.id_at(since)] if since is not None else []
+    if wanted.since is not None:
+        earliest.append(queries.id_at(wanted.since - queries.SLACK))
+    if earliest:
+        query = query.where(ReviewRow.inspection_id >= max(earliest))
+    return {
+        (product, version, Result(result)): (decided, nonconforming)
+        for product, version, result, decided, nonconforming in session.execute(query)
+    }
 
 
 def audited(by_version: Sequence[Counts], result: Result, *, bad: bool = True) -> list[Audited]:

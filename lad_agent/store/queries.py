@@ -24,7 +24,7 @@ from lad_agent.store.ledger import Entry
 from lad_agent.store.models import Event, Inspection, JudgementRow, RecipeRow, ReviewRow
 
 _AT_ONCE = 500
-_SLACK = timedelta(days=1)
+SLACK = timedelta(days=1)
 """More than a clock that is put forward between an inspection's id and its first event."""
 
 
@@ -97,9 +97,9 @@ def inspections(
     order: Any = Inspection.id.desc() if newest_first else Inspection.id
     terms: list[ColumnElement[bool]] = []
     if wanted.since is not None:
-        terms.append(Inspection.id >= id_at(wanted.since - _SLACK))
+        terms.append(Inspection.id >= id_at(wanted.since - SLACK))
     if wanted.until is not None:
-        terms.append(Inspection.id < id_at(wanted.until + _SLACK))
+        terms.append(Inspection.id < id_at(wanted.until + SLACK))
     if after is not None:
         terms.append(Inspection.id < after if newest_first else Inspection.id > after)
     # PostgreSQL knows by its own statistics whether words stand in many.
