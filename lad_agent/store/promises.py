@@ -127,8 +127,9 @@ def counts(
     found: dict[tuple[str, str], Counts] = {}
     for product, version, result, parts, final, bad in session.execute(recorded):
         # An escalated part has a final result once a person has decided about it.
-        decided = (final, bad) if result == Result.NOT_DECIDABLE else (0, 0)
-        found.setdefault((product, version), {})[Result(result)] = Looked(parts, *decided)
+        escalated = result == Result.NOT_DECIDABLE
+        looked = Looked(parts, final, bad) if escalated else Looked(parts)
+        found.setdefault((product, version), {})[Result(result)] = looked
     for (product, version, result), (decided, bad) in _audits(session, wanted, since).items():
         of_version = found[product, version]
         of_version[result] = Looked(of_version[result].parts, decided, bad)
