@@ -58,12 +58,11 @@ def _print(found: list[Measured]) -> None:
         "bytes an inspection": [one.size / one.inspections for one in found],
         "seconds to verify": [one.verify_s for one in found],
         "events verified a second": [one.events / one.verify_s for one in found],
-        "seconds to rebuild": [one.rebuild_s for one in found if one.rebuild_s is not None],
         "MB of memory at most": [one.peak_mb for one in found],
     }
+    if rebuilt := [one.rebuild_s for one in found if one.rebuild_s is not None]:
+        rows["seconds to rebuild"] = rebuilt
     for name, values in rows.items():
-        if not values:
-            continue
         cells = [f"{value:.0f}" if value >= 10 else f"{value:.2f}" for value in values]
         print(f"| {name} | {' | '.join(cells)} | {values[-1] / values[0]:.1f} |")
 

@@ -142,18 +142,16 @@ def _audits(
     """Decided audits by product, recipe version and result, and how many found a bad part."""
     drawn = unindexed(Inspection.product), unindexed(Inspection.recipe_version), Inspection.result
     bad = func.sum(case((ReviewRow.finding == Finding.NONCONFORMING, 1), else_=0))
+    terms = queries.id_terms(ReviewRow.inspection_id, wanted) + inspection_terms(wanted)
+    if since is not None:
+        terms.append(ReviewRow.inspection_id >= queries.id_at(since))
     query = (
         select(*drawn, func.count(), bad)
         .select_from(ReviewRow)
         .join(Inspection, Inspection.id == ReviewRow.inspection_id)
-        .where(ReviewRow.kind == "audit", ReviewRow.finding.is_not(None), *inspection_terms(wanted))
+        .where(ReviewRow.kind == "audit", ReviewRow.finding.is_not(None), *terms)
         .group_by(*drawn)
     )
-    earliest = [queries.id_at(since)] if since is not None else []
-    if wanted.since is not None:
-        earliest.append(queries.id_at(wanted.since - queries.SLACK))
-    if earliest:
-        query = query.where(ReviewRow.inspection_id >= max(earliest))
     return {
         (product, version, Result(result)): (decided, nonconforming)
         for product, version, result, decided, nonconforming in session.execute(query)

@@ -24,8 +24,8 @@ from lad_agent.store.ledger import Entry
 from lad_agent.store.models import Event, Inspection, JudgementRow, RecipeRow, ReviewRow
 
 _AT_ONCE = 500
-SLACK = timedelta(days=1)
-"""More than a clock that is put forward between an inspection's id and its first event."""
+_SLACK = timedelta(days=1)
+"""More than a clock is put forward or back between an inspection's id and its first event."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,7 @@ def inspections(
         UsageError: a `text` without a word in it.
     """
     order: Any = Inspection.id.desc() if newest_first else Inspection.id
-    terms: list[ColumnElement[bool]] = []
-    if wanted.since is not None:
-        terms.append(Inspection.id >= id_at(wanted.since - SLACK))
-    if wanted.until is not None:
-        terms.append(Inspection.id < id_at(wanted.until + SLACK))
+    terms = id_terms(Inspection.id, wanted)
     if after is not None:
         terms.append(Inspection.id < after if newest_first else Inspection.id > after)
     # PostgreSQL knows by its own statistics whether words stand in many.
@@ -175,6 +171,16 @@ def id_at(moment: datetime) -> str:
     """No id made from then on is less: a UUIDv7 begins with its milliseconds."""
     digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
     return f"{digits[:8]}-{digits[8:]}"
+
+
+def id_terms(ids: Any, wanted: InspectionFilter) -> list[ColumnElement[bool]]:
+    """What the time asked for says of inspections' ids, which have an index."""
+    terms: list[ColumnElement[bool]] = []
+    if wanted.since is not None:
+        terms.append(ids >= id_at(wanted.since - _SLACK))
+    if wanted.until is not None:
+        terms.append(ids < id_at(wanted.until + _SLACK))
+    return terms
 
 
 def inspection(session: Session, inspection_id: str) -> Inspected | None:

@@ -31,7 +31,7 @@ COLUMNS = {
     "v_hourly_counts": "hour product station result final inspections",
     "v_lot_counts": "lot product station result final inspections",
 }
-"""Pinned at version 3: add at the end, raise the version, and say so in docs/querying.md."""
+"""Pinned at version 4: add at the end, raise the version, and say so in docs/querying.md."""
 
 TIMES = {"id", "opened_at", "recorded_at", "closed_at", "reviewed_at", "day", "hour"}
 
