@@ -10,6 +10,7 @@ A rule that follows one of four forms can be recomputed from what a rationale cl
 A rationale is clauses joined by `; `, the first naming the product seen, then one a rule:
 
     product: screw bag of screw bag ok; R1 washers at B2, D4: 2 of 2 ok; R2 nuts: 0 of 2 bad
+    R3 liquid red fits cherry, icon orange: orange of cherry bad
 
 Each clause ends in `observed of wanted ok|bad`. Rules in other words are allowed: their clauses
 cannot be recomputed and are recorded as unchecked.
@@ -91,10 +92,16 @@ class Clause:
     observed: str
     wanted: str
     ok: bool
+    fits: str | None = None
+    """What the clause of a pairing says to go with its key, before it tells what is seen: a small
+    model looks up what stands right behind its key, and nothing else."""
 
     def __str__(self) -> str:
         head = f"{self.rule} " if self.rule else ""
-        if self.values:
+        if self.fits is not None:
+            (subject, seen), (other, key) = self.values
+            head += f"{other} {key} fits {self.fits}, {subject} {seen}"
+        elif self.values:
             head += ", ".join(f"{subject} {value}" for subject, value in self.values)
         else:
             head += self.subject
@@ -159,7 +166,7 @@ def clause(rule_id: str, form: Form, facts: Facts) -> Clause:
             key = facts.attributes.get(other, NOTHING)
             wanted = form.wanted(key)
             values = ((subject, seen), (other, key))
-            return Clause(rule_id, subject, (), values, seen, wanted, seen == wanted)
+            return Clause(rule_id, subject, (), values, seen, wanted, seen == wanted, wanted)
         case Equal(subject, other):
             seen = facts.attributes.get(subject, NOTHING)
             key = facts.attributes.get(other, NOTHING)
@@ -210,13 +217,18 @@ def read(text: str) -> list[Clause] | None:
         cells = tuple(m["cells"].split(", ")) if m["cells"] else ()
         if any(cell not in CELLS for cell in cells):
             return None
-        head, values = m["head"], ()
+        head, values, fits = m["head"], (), None
         if ", " in head:
-            pairs = tuple(tuple(piece.rsplit(" ", 1)) for piece in head.split(", "))
-            if any(len(pair) != 2 for pair in pairs):
+            first, *rest = head.split(", ")
+            if paired := re.fullmatch(r"(.+) fits (\S+)", first):
+                first, fits = paired[1], paired[2]
+            pairs = tuple(tuple(piece.rsplit(" ", 1)) for piece in (first, *rest))
+            if any(len(pair) != 2 for pair in pairs) or (fits and len(pairs) != 2):
                 return None
-            values, head = pairs, pairs[0][0]  # type: ignore[assignment]
-        out.append(Clause(m["rule"], head, cells, values, *_sides(m["claim"]), m["end"] == "ok"))
+            values = pairs[::-1] if fits else pairs  # type: ignore[assignment]
+            head = values[0][0]
+        sides, ok = _sides(m["claim"]), m["end"] == "ok"
+        out.append(Clause(m["rule"], head, cells, values, *sides, ok, fits))
     return out
 
 
@@ -334,6 +346,8 @@ def _clause_fault(said: Clause, form: Form) -> str | None:
                 return f"{said.values[0][1]} named, {said.observed} counted"
             key = said.values[1][1]
             wanted = form.wanted(key) if isinstance(form, Fit) else key
+            if said.fits not in (None, wanted):
+                return f"the recipe pairs {key} with {wanted}, the rationale with {said.fits}"
     if said.wanted != wanted:
         return f"the recipe wants {wanted}, the rationale says {said.wanted}"
     if said.ok != (said.observed == said.wanted):

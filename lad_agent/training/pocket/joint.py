@@ -142,15 +142,22 @@ def losses(
     tokens = [
         tokens
         for one, query in zip(part, features, strict=True)
-        for tokens in (*(image.to(torch.float32) for image in one.sample.images[:-1]), query)
+        for tokens in _shown(one.sample, query)
     ]
-    inputs["mm_encoder_outputs"] = {
-        "image": BaseModelOutputWithPooling(pooler_output=tuple(tokens))
-    }
+    if tokens:
+        inputs["mm_encoder_outputs"] = {
+            "image": BaseModelOutputWithPooling(pooler_output=tuple(tokens))
+        }
     return {
         "text": model(**inputs).loss,
         **{name: DENSE_SHARE * value for name, value in seen.items()},
     }
+
+
+def _shown(sample: sft.Sample, query: Tensor) -> list[Tensor]:
+    """The tokens of a prompt's images, those of its picture with their gradient."""
+    kept = [image.to(torch.float32) for image in sample.images[:-1]]
+    return [*kept, query] if sample.images else []
 
 
 def _drawn(

@@ -28,6 +28,12 @@ after 5,200 steps it had followed 15 of 188 drawn tables that did not hold.
 """
 OTHER_PAIRS = 0.5
 """Share of the pairings among other rules that pair any two attributes by a drawn table."""
+NEXT_TO_IT = 0.5
+"""Share of the wrong numbers that are one off.
+
+Among numbers drawn at large "rule 1, picture 0" is ten times rarer than "rule 1, picture 1": a
+model of such prompts lists a part that a rule names and the picture lacks.
+"""
 
 
 def for_picture(rng: np.random.Generator, facts: Facts) -> tuple[str, list[Rule]]:
@@ -48,7 +54,7 @@ def mixed(
 
     `values` are those that each attribute can take.
     """
-    names = _attributes(all_forms)
+    names = attributes(all_forms)
     if len(names) > 1 and rng.random() < PAIRINGS:
         return _numbered(_pairings(rng, names, facts, values))
     order = rng.permutation(len(all_forms))
@@ -62,7 +68,7 @@ def mixed(
     for form, holds in zip(kept, true, strict=True):
         if isinstance(form, Fit) and rng.random() < OTHER_PAIRS:
             subject, other = map(str, rng.choice(names, 2, replace=False))
-            chosen.append(_paired(rng, subject, other, facts, values, holds))
+            chosen.append(paired(rng, subject, other, facts, values, holds))
         else:
             chosen.append(holding(form, facts, rng) if holds else _drawn(form, facts, rng, values))
     return _numbered(chosen)
@@ -97,7 +103,8 @@ def _numbered(chosen: Sequence[Form]) -> list[Rule]:
     return [Rule(id=f"R{n}", text=rationale.write_rule(form)) for n, form in enumerate(chosen, 1)]
 
 
-def _attributes(all_forms: Sequence[Form]) -> list[str]:
+def attributes(all_forms: Sequence[Form]) -> list[str]:
+    """The attributes that rules of these forms tell of, each once."""
     found: dict[str, None] = {}
     for form in all_forms:
         match form:
@@ -117,12 +124,12 @@ def _pairings(
     pairs = [(one, two) for one in names for two in names if one != two]
     size = min(len(pairs), int(rng.integers(1, MOST_PAIRINGS + 1)))
     return [
-        _paired(rng, pairs[i][0], pairs[i][1], facts, values, holds=bool(rng.random() < 0.5))
+        paired(rng, pairs[i][0], pairs[i][1], facts, values, holds=bool(rng.random() < 0.5))
         for i in rng.choice(len(pairs), size=size, replace=False)
     ]
 
 
-def _paired(
+def paired(
     rng: np.random.Generator,
     subject: str,
     other: str,
@@ -163,7 +170,7 @@ def holding(form: Form, facts: Facts, rng: np.random.Generator) -> Form:
             key = facts.attributes.get(other)
             values = [value for value, _ in pairs]
             if seen not in values or key not in [k for _, k in pairs]:
-                return _shuffled(form, rng)
+                return shuffled(form, rng)
             rest = [value for value in values if value != seen]
             rng.shuffle(rest)
             fitting = [(seen if k == key else rest.pop(), k) for _, k in pairs]
@@ -178,25 +185,29 @@ def _drawn(
     match form:
         case Count(noun, _):
             true = len(facts.places.get(noun, ()))
-            return Count(noun, int(rng.choice([n for n in range(MOST_WANTED + 1) if n != true])))
+            others = [n for n in range(MOST_WANTED + 1) if n != true]
+            if rng.random() < NEXT_TO_IT:
+                others = [n for n in others if abs(n - true) == 1] or others
+            return Count(noun, int(rng.choice(others)))
         case Value(subject, _):
             seen = facts.attributes.get(subject)
             named = [v for v in values[subject] if v != rationale.NOTHING]
-            others = [v for v in named if v != seen]
-            return Value(subject, str(rng.choice(others or named)))
+            values_left = [v for v in named if v != seen]
+            return Value(subject, str(rng.choice(values_left or named)))
         case Fit(subject, other, pairs):
             seen = facts.attributes.get(subject)
             key = facts.attributes.get(other)
-            off = _shuffled(form, rng)
+            off = shuffled(form, rng)
             if key in [k for _, k in pairs] and len({value for value, _ in pairs}) > 1:
                 while off.wanted(str(key)) == seen:
-                    off = _shuffled(form, rng)
+                    off = shuffled(form, rng)
             return off
         case Equal():
             return form
 
 
-def _shuffled(form: Fit, rng: np.random.Generator) -> Fit:
+def shuffled(form: Fit, rng: np.random.Generator) -> Fit:
+    """The same pairing with its values in another order."""
     values = [value for value, _ in form.pairs]
     rng.shuffle(values)
     return Fit(

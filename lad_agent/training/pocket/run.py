@@ -11,7 +11,7 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ class PocketConfig:
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
+    lookups: SftConfig = field(default_factory=lambda: SftConfig("lookups", steps=400, batch=32))
     rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
     joint: DenseConfig = field(
         default_factory=lambda: DenseConfig(
@@ -70,8 +71,8 @@ def train_pocket(
 ) -> Path:
     """Train the pocket model into `out`; returns the model folder.
 
-    With `base`, the folder of a pocket model, only the joint stage is run, on new pictures: choose
-    another seed than that model's.
+    With `base`, the folder of a pocket model, only look-ups and the joint stage are run, on new
+    pictures: choose another seed than that model's.
 
     Raises:
         UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
@@ -99,6 +100,8 @@ def train_pocket(
     processes = max(n for n in (1, 2, 4, 8) if n <= workers)
     if base is None:
         _stages(out, config, clock, processes)
+    else:
+        _language(out, config, clock, processes, (config.lookups,), base)
     with clock.stage("joint"):
         if not dense.finished(_joint_path(out), config.joint):
             share(processes, _joint_process, out, config, base)
@@ -120,10 +123,25 @@ def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> 
     with clock.stage("features"):
         if not (out / "features.safetensors").exists():
             share(processes, _features_process, out, config)
-    for stage in (config.captions, config.rules):
+    stages = (config.captions, config.lookups, config.rules)
+    _language(out, config, clock, processes, stages, None)
+
+
+def _language(
+    out: Path,
+    config: PocketConfig,
+    clock: "Clock",
+    processes: int,
+    stages: Sequence[SftConfig],
+    base: Path | None,
+) -> None:
+    """The stages of the language model alone, each from where the one before it has ended."""
+    before: SftConfig | None = None
+    for stage in stages:
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
-                share(processes, _sft_process, out, config, stage)
+                share(processes, _sft_process, out, config, stage, before, base)
+        before = stage
 
 
 def share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:
@@ -190,12 +208,11 @@ def _checked(base: Path, config: PocketConfig) -> str:
 def _start(
     out: Path, config: PocketConfig, base: Path | None
 ) -> tuple[Any, Qwen2_5_VLForConditionalGeneration, ObjectHead]:
-    """Processor, model and heads as the joint stage starts them: those of `base`, or of the
-    stages before."""
+    """Processor, model and heads of `base`, or as the dense stage has left them."""
     processor, net = _network(config)
     if base is None:
         head = dense.load(net, out / "dense.safetensors")
-        net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
+        sft.ground(net, head, processor.tokenizer)
         return processor, net, head
     opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, local_files_only=True)
     net.load_state_dict(opened.state_dict())
@@ -207,6 +224,8 @@ def _start(
 def _joint_process(out: Path, config: PocketConfig, base: Path | None) -> None:
     """One of the processes that train the whole model together."""
     processor, net, head = _start(out, config, base)
+    last = config.rules if base is None else config.lookups
+    net.model.language_model.load_state_dict(load_file(_language_path(out, last)))
     pictures = data.load(out / "pictures", _pictures(config))
     log = Clock(out, partial(print, flush=True)).log("joint")
     joint.train(
@@ -249,16 +268,23 @@ def _features_process(out: Path, config: PocketConfig) -> None:
     write_tensors(out / "features.safetensors", tokens)
 
 
-def _sft_process(out: Path, config: PocketConfig, stage: SftConfig) -> None:
+def _sft_process(
+    out: Path,
+    config: PocketConfig,
+    stage: SftConfig,
+    before: SftConfig | None,
+    base: Path | None,
+) -> None:
     """One of the processes that train the language model together."""
-    processor, net = _network(config)
-    head = dense.load(net, out / "dense.safetensors")
-    sft.ground(net, head, processor.tokenizer)
-    if stage.stage == "rules":
-        net.model.language_model.load_state_dict(load_file(_language_path(out, config.captions)))
-    facts = data.load(out / "pictures", config.dense_pictures + config.sft_pictures).facts
-    tokens = load_file(out / "features.safetensors")
-    queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
+    processor, net, _ = _start(out, config, base)
+    if before is not None:
+        net.model.language_model.load_state_dict(load_file(_language_path(out, before)))
+    tokens: dict[str, Tensor] = {}
+    queries = sft.NO_PICTURES
+    if stage.stage != "lookups":
+        facts = data.load(out / "pictures", config.dense_pictures + config.sft_pictures).facts
+        tokens = load_file(out / "features.safetensors")
+        queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
     log = Clock(out, partial(print, flush=True)).log(stage.stage)
     sft.train(net, processor, queries, tokens, stage, out / stage.stage, [Lines(log)])
     if dense.place()[0] == 0:
@@ -440,6 +466,7 @@ def shortened(steps: int) -> PocketConfig:
         config,
         dense=replace(config.dense, steps=steps, batch=8),
         captions=replace(config.captions, steps=steps, batch=8, warmup=1),
+        lookups=replace(config.lookups, steps=steps, batch=8, warmup=1),
         rules=replace(config.rules, steps=steps, batch=8, warmup=1),
         joint=replace(config.joint, steps=steps, batch=8, warmup=1),
     )

@@ -23,14 +23,21 @@ from lad_agent import protocol, rationale
 from lad_agent.cells import CELLS
 from lad_agent.rationale import NOTHING, Facts
 from lad_agent.reasoners.witness import ObjectHead
-from lad_agent.training.pocket import rules
+from lad_agent.training.pocket import lookups, rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.data import Pictures
+from lad_agent.training.pocket.lookups import Piece
 from lad_agent.training.pocket.optimizers import MuonAndAdamW
 from lad_agent.training.pocket.vision import visual_tokens
+from lad_agent.training.pocket.vocabulary import ATTRIBUTES
+from lad_agent.training.synloco import PRODUCTS
 
 IGNORE = -100
-Stage = Literal["captions", "rules"]
+Stage = Literal["lookups", "captions", "rules"]
+LOOKUPS = 0.15
+"""Share of exercises in looking up among the prompts of inspections, so that it is kept."""
+PAIRED = tuple(p for p in PRODUCTS if len(rules.attributes(rules.forms(p))) > 1)
+"""The products with attributes to pair."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,21 @@ class Features:
     facts: tuple[Facts, ...]
 
 
+NO_PICTURES = Features(torch.zeros(1, TOKENS, 1), (Facts(NOTHING),))
+"""In place of pictures where texts are of none."""
+
+
 @dataclass(frozen=True)
 class Sample:
-    """One training text: prompt, completion and the visual tokens of its images, in order."""
+    """One training text: prompt, completion and the visual tokens of its images, in order.
+
+    Of a completion whose `pieces` are given only those are taught that say so.
+    """
 
     prompt: str
     completion: str
     images: tuple[Tensor, ...]
+    pieces: tuple[Piece, ...] = ()
 
 
 @torch.inference_mode()
@@ -87,6 +102,8 @@ def sample(
 ) -> Sample:
     """The text of one picture, drawn anew each time it comes up."""
     facts, query = queries.facts[row], queries.tokens[row]
+    if stage == "lookups" or (stage == "rules" and rng.random() < LOOKUPS):
+        return exercise(rng, str(rng.choice(PAIRED)), processor)
     if stage == "captions":
         names = rules.subjects(facts.product) if facts.product != NOTHING else ["washers"]
         names = [names[i] for i in rng.permutation(len(names))] if rng.random() < 0.5 else names
@@ -108,6 +125,15 @@ def sample(
         images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return Sample(prompt, completion, images)
+
+
+def exercise(rng: np.random.Generator, product: str, processor: Any) -> Sample:
+    """Text alone: a pairing of the product's, and what it wants of values that are drawn."""
+    rule, pieces = lookups.drawn(rng, rules.forms(product), ATTRIBUTES)
+    messages = protocol.messages(product, [rule], 0)
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    completion = "".join(text for text, _ in pieces)
+    return Sample(lookups.unseen(prompt), completion, (), pieces)
 
 
 def caption(facts: Facts, names: Sequence[str]) -> str:
@@ -168,26 +194,38 @@ def collate(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerFast) -> di
     prompts = tokenizer(
         [s.prompt.replace("<|image_pad|>", wide) for s in samples], add_special_tokens=False
     )["input_ids"]
-    answers = tokenizer([s.completion for s in samples], add_special_tokens=False)["input_ids"]
-    texts = [p + a + [end] for p, a in zip(prompts, answers, strict=True)]
+    taught = [_taught(sample, tokenizer) for sample in samples]
+    texts = [p + ids + [end] for p, (ids, _) in zip(prompts, taught, strict=True)]
     longest = max(map(len, texts))
     ids = torch.full((len(texts), longest), pad)
     labels = torch.full((len(texts), longest), IGNORE)
     mask = torch.zeros(len(texts), longest, dtype=torch.long)
-    for row, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+    for row, (text, prompt, (_, told)) in enumerate(zip(texts, prompts, taught, strict=True)):
         ids[row, : len(text)] = torch.tensor(text)
-        labels[row, len(prompt) : len(text)] = torch.tensor(text[len(prompt) :])
+        labels[row, len(prompt) : len(text)] = torch.tensor([*told, end])
         mask[row, : len(text)] = 1
     seen = tuple(tokens.to(torch.float32) for s in samples for tokens in s.images)
+    texts_alone = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    if not seen:
+        return texts_alone
     grid = torch.tensor([[1, PATCHES_A_SIDE, PATCHES_A_SIDE]]).repeat(len(seen), 1)
     return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "labels": labels,
+        **texts_alone,
         "mm_token_type_ids": (ids == image).long(),
         "image_grid_thw": grid,
         "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=seen)},
     }
+
+
+def _taught(sample: Sample, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
+    """The completion's tokens, and the same as labels."""
+    ids: list[int] = []
+    labels: list[int] = []
+    for text, told in sample.pieces or ((sample.completion, True),):
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids += tokens
+        labels += tokens if told else [IGNORE] * len(tokens)
+    return ids, labels
 
 
 @torch.no_grad()
