@@ -117,7 +117,18 @@ def _changes(clause: Clause, data: st.DataObject) -> list[Clause]:
     if clause.values and clause.ok:
         (name, _), *rest = clause.values
         changes.append(change(clause, values=((name, other), *rest)))
+    if clause.fits is not None:
+        changes.append(change(clause, fits=other))
     return changes
+
+
+def test_a_pairing_that_tells_what_is_seen_first_is_read_too():
+    rule = Rule(id="R1", text="icon fits liquid: cherry for red, orange for orange")
+    for said in ("icon orange, liquid red", "liquid red fits cherry, icon orange"):
+        told = f"product: juice bottle of juice bottle ok; R1 {said}: orange of cherry bad"
+        assert rationale.check_evidence(told, True, "juice_bottle", [rule])[0] == "consistent"
+    wrong = told.replace("fits cherry", "fits orange")
+    assert rationale.check_evidence(wrong, True, "juice_bottle", [rule])[0] == "contradicted"
 
 
 @given(inspections(), st.data())

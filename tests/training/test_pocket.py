@@ -47,6 +47,7 @@ from lad_agent.training.pocket import (
     data,
     dense,
     joint,
+    lookups,
     photometric,
     rules,
     run,
@@ -439,6 +440,42 @@ def test_answers_for_training_are_consistent_with_their_prompts(
     assert set(verdicts) == {True, False}
 
 
+def test_exercises_teach_what_a_table_says_and_nothing_that_is_seen(processor: Any) -> None:
+    told, wrong = Counter[str](), 0
+    for number in range(200):
+        rng = np.random.default_rng([6, number])
+        text = sft.exercise(rng, str(rng.choice(sft.PAIRED)), processor)
+        ((product, lines), pieces) = _asked(text.prompt), text.pieces
+        rule = Rule(id=lines[0].split()[0], text=lines[0].split(" ", 1)[1])
+        clauses = rationale.read(text.completion.removeprefix("<think>").removesuffix("</think>"))
+        assert clauses is not None
+        assert len(clauses) == lookups.QUESTIONS
+        for clause in clauses:
+            right = f"product: {product} of {product} ok; {clause}".replace("_", " ")
+            found = rationale.check_evidence(right, not clause.ok, product, [rule])
+            assert found == ("consistent", None)
+            wrong += not clause.ok
+        told.update(piece for piece, taught in pieces if taught)
+        ids, labels = sft._taught(text, processor.tokenizer)
+        whole = processor.tokenizer(text.completion, add_special_tokens=False)["input_ids"]
+        assert ids == whole
+        assert text.images == ()
+    assert 0.4 < wrong / (200 * lookups.QUESTIONS) < 0.8
+    assert not any("fits" in piece or "," in piece for piece in told)
+
+
+def test_texts_without_pictures_share_a_batch_with_others(
+    processor: Any, queries: sft.Features, references: dict[str, Tensor], net: Any
+) -> None:
+    seen = sft.sample(np.random.default_rng(1), 0, "rules", queries, references, processor)
+    alone = sft.exercise(np.random.default_rng(1), sft.PAIRED[0], processor)
+    batch = sft.collate([seen, alone], processor.tokenizer)
+    apart = sft.collate([alone], processor.tokenizer)
+    with torch.no_grad():
+        together = net(**batch).logits[1, : apart["input_ids"].shape[1]]
+        assert torch.allclose(together, net(**apart).logits[0], atol=1e-4)
+
+
 def _asked(prompt: str) -> tuple[str, list[str]]:
     """Product and rules of a prompt, as written in it."""
     found = re.search(r"Product: (.+)\nReference:.*Rules:\n(.+)\nQuery:", prompt, re.DOTALL)
@@ -818,7 +855,9 @@ def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
     assert card["products"] == list(synloco.PRODUCTS)
     assert card["configuration"]["dense"]["steps"] == 2
     assert set(card["last_losses"]) == {"dense"}  # two steps are too few for the trainer's log
-    assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules", "joint"}
+    assert set(card["seconds"]) == {
+        "pictures", "dense", "features", "captions", "lookups", "rules", "joint",
+    }  # fmt: skip
     assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
     assert str(_shortened().seed) in card["made_by"]
 

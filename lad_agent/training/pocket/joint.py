@@ -174,7 +174,7 @@ def _drawn(
         position = step * config.batch + offset
         facts = sft.Features(blank[None], (pictures.facts[row],))
         rng = np.random.default_rng([config.seed, position])
-        sample = sft.sample(rng, 0, "rules", facts, references, processor)
+        sample = sft.text(rng, 0, "rules", facts, references, processor)
         text = sample.prompt + sample.completion
         out.append(Drawn(row, position, sample, len(text)))
     return out

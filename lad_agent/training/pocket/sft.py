@@ -102,8 +102,6 @@ def sample(
 ) -> Sample:
     """The text of one picture, drawn anew each time it comes up."""
     facts, query = queries.facts[row], queries.tokens[row]
-    if stage == "lookups" or (stage == "rules" and rng.random() < LOOKUPS):
-        return exercise(rng, str(rng.choice(PAIRED)), processor)
     if stage == "captions":
         names = rules.subjects(facts.product) if facts.product != NOTHING else ["washers"]
         names = [names[i] for i in rng.permutation(len(names))] if rng.random() < 0.5 else names
@@ -125,6 +123,21 @@ def sample(
         images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return Sample(prompt, completion, images)
+
+
+def text(
+    rng: np.random.Generator,
+    row: int,
+    stage: Stage,
+    queries: Features,
+    references: dict[str, Tensor],
+    processor: Any,
+) -> Sample:
+    """A text about a picture, or an exercise in looking up."""
+    share = {"lookups": 1.0, "rules": LOOKUPS, "captions": 0.0}[stage]
+    if rng.random() < share:
+        return exercise(rng, str(rng.choice(PAIRED)), processor)
+    return sample(rng, row, stage, queries, references, processor)
 
 
 def exercise(rng: np.random.Generator, product: str, processor: Any) -> Sample:
@@ -155,7 +168,7 @@ Draw = Callable[
     [np.random.Generator, int, Stage, Features, dict[str, Tensor], Any],
     Sample,
 ]
-"""The text of one picture, as `sample` draws it."""
+"""One text, as `text` draws it."""
 
 
 class Collator:
@@ -168,7 +181,7 @@ class Collator:
         references: dict[str, Tensor],
         processor: Any,
         seed: int,
-        draw: Draw = sample,
+        draw: Draw = text,
     ) -> None:
         self.stage: Stage = stage
         self.queries, self.references = queries, references
@@ -263,7 +276,7 @@ def train(
     config: SftConfig,
     directory: Path,
     callbacks: Sequence[Any] = (),
-    draw: Draw = sample,
+    draw: Draw = text,
 ) -> list[dict[str, float]]:
     """Run one stage with TRL's SFTTrainer; goes on from the last checkpoint in `directory`.
 
