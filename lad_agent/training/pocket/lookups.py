@@ -44,10 +44,12 @@ def drawn(
         said = str(rationale.clause(rule.id, form, facts))
         wanted = f" {form.wanted(key)}"
         key_told, _, rest = said.partition(f" fits{wanted}")
-        seen_told, of, end = rest.rpartition(" of")
+        seen_told, _, end = rest.rpartition(" of ")
         pieces += [(f"{'; ' if number else ''}{key_told} fits", False), (wanted, True)]
-        pieces += [(seen_told + of, False), (end, True)]
-    return rule, (*pieces, ("</think>", True))
+        last = number == QUESTIONS - 1
+        end = f" {end}</think>" if last else f" {end}"
+        pieces += [(f"{seen_told} of", False), (end, True)]
+    return rule, tuple(pieces)
 
 
 def unseen(prompt: str) -> str:

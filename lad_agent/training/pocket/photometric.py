@@ -1,4 +1,4 @@
-"""Other exposures of a training picture: white balance, gamma, grain of the ground.
+"""Other exposures of a training picture: white balance, gamma, grain of the ground, focus.
 
 What SynLOCO's camera varies is learned by heart; a tint or a grain that no training picture has
 should not turn a compartment crowded.
@@ -11,8 +11,9 @@ import numpy.typing as npt
 Pixels = npt.NDArray[np.uint8]
 SHARE = 0.5
 """Of the pictures that are exposed anew."""
-GAIN, GAMMA, GRAIN = (0.88, 1.12), (0.8, 1.25), 14.0
-"""Factor of each channel; exponent; greatest standard deviation of the grain, of 255."""
+GAIN, GAMMA, GRAIN, BLUR = (0.88, 1.12), (0.8, 1.25), 14.0, 1.5
+"""Factor of each channel; exponent; greatest standard deviation of the grain, of 255, and of the
+blur, in pixels."""
 
 
 def exposed(rng: np.random.Generator, image: Pixels) -> Pixels:
@@ -27,4 +28,6 @@ def exposed(rng: np.random.Generator, image: Pixels) -> Pixels:
         coarse = rng.normal(0.0, rng.uniform(0.0, GRAIN), (int(rng.integers(6, side // 2)),) * 2)
         grain = cv2.resize(coarse.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
         out = np.clip(out + grain[..., None], 0, 255).astype(np.uint8)
+    if rng.random() < 0.4:
+        out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.2, BLUR))
     return np.asarray(out, np.uint8)
