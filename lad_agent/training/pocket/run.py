@@ -47,7 +47,9 @@ class PocketConfig:
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=DenseConfig)
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
-    lookups: SftConfig = field(default_factory=lambda: SftConfig("lookups", steps=400, batch=32))
+    lookups: SftConfig = field(
+        default_factory=lambda: SftConfig("lookups", steps=700, batch=32, decay_share=0.25)
+    )
     rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
     joint: DenseConfig = field(
         default_factory=lambda: DenseConfig(
