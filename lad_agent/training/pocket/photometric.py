@@ -25,7 +25,7 @@ def exposed(rng: np.random.Generator, image: Pixels) -> Pixels:
     out = cv2.LUT(image, table.astype(np.uint8)[None])
     if rng.random() < 0.5:
         side = image.shape[0]
-        coarse = rng.normal(0.0, rng.uniform(0.0, GRAIN), (int(rng.integers(6, side // 2)),) * 2)
+        coarse = rng.normal(0.0, rng.uniform(0.0, GRAIN), tuple(rng.integers(3, side // 2, 2)))
         grain = cv2.resize(coarse.astype(np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
         out = np.clip(out + grain[..., None], 0, 255).astype(np.uint8)
     if rng.random() < 0.4:
