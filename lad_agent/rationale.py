@@ -217,15 +217,16 @@ def read(text: str) -> list[Clause] | None:
         cells = tuple(m["cells"].split(", ")) if m["cells"] else ()
         if any(cell not in CELLS for cell in cells):
             return None
-        head, values, fits = m["head"], (), None
+        values: tuple[tuple[str, str], ...] = ()
+        head, fits = m["head"], None
         if ", " in head:
             first, *rest = head.split(", ")
             if paired := re.fullmatch(r"(.+) fits (\S+)", first):
                 first, fits = paired[1], paired[2]
-            pairs = tuple(tuple(piece.rsplit(" ", 1)) for piece in (first, *rest))
-            if any(len(pair) != 2 for pair in pairs) or (fits and len(pairs) != 2):
+            named = [piece.rpartition(" ") for piece in (first, *rest)]
+            if not all(name for name, _, _ in named) or (fits and len(named) != 2):
                 return None
-            values = pairs[::-1] if fits else pairs  # type: ignore[assignment]
+            values = tuple((name, value) for name, _, value in named[:: -1 if fits else 1])
             head = values[0][0]
         sides, ok = _sides(m["claim"]), m["end"] == "ok"
         out.append(Clause(m["rule"], head, cells, values, *sides, ok, fits))
@@ -298,13 +299,17 @@ def same_noun(a: str, b: str) -> bool:
     return _stem(a) == _stem(b)
 
 
+_PLURAL = re.compile(r"(?:(?<=ss|ch|sh)es|(?<=x)es|(?<!s)s)$")
+"""The ending that a noun has for two and not for one: glasses, boxes, nuts, but not glass."""
+
+
 def _stem(noun: str) -> str:
-    return " ".join(re.sub(r"s$", "", word) for word in noun.split())
+    return " ".join(_PLURAL.sub("", word) for word in noun.split())
 
 
 def _singular(noun: str) -> str:
     head, *rest = re.split(r"( on | in | of )", noun, maxsplit=1)
-    return re.sub(r"s$", "", head) + "".join(rest)
+    return _PLURAL.sub("", head) + "".join(rest)
 
 
 def _word(anomalous: bool) -> str:

@@ -77,6 +77,16 @@ def test_a_rule_is_read_as_it_was_written(form):
         assert back == form
 
 
+@pytest.mark.parametrize(
+    ("nouns", "noun"),
+    [("glasses", "glass"), ("boxes", "box"), ("latches", "latch"), ("nuts", "nut")],
+)
+def test_one_of_a_noun_is_written_without_the_plural(nouns, noun):
+    assert rationale.write_rule(Count(nouns, 1)) == f"exactly 1 {noun}"
+    assert rationale.same_noun(nouns, noun)
+    assert rationale.write_rule(Count(noun, 1)) == f"exactly 1 {noun}"
+
+
 @given(inspections())
 def test_a_rationale_is_read_as_it_was_written(inspection):
     clauses = rationale.clauses(*inspection)

@@ -444,7 +444,7 @@ def test_exercises_teach_what_a_table_says_and_nothing_that_is_seen(processor: A
     told, wrong = Counter[str](), 0
     for number in range(200):
         rng = np.random.default_rng([6, number])
-        text = sft.exercise(rng, str(rng.choice(sft.PAIRED)), processor)
+        text = exercise(rng, str(rng.choice(sft.PAIRED)), processor)
         ((product, lines), pieces) = _asked(text.prompt), text.pieces
         rule = Rule(id=lines[0].split()[0], text=lines[0].split(" ", 1)[1])
         clauses = rationale.read(text.completion.removeprefix("<think>").removesuffix("</think>"))
@@ -459,6 +459,9 @@ def test_exercises_teach_what_a_table_says_and_nothing_that_is_seen(processor: A
         ids, labels = sft._taught(text, processor.tokenizer)
         whole = processor.tokenizer(text.completion, add_special_tokens=False)["input_ids"]
         assert ids == whole
+        assert all(label in (token, sft.IGNORE) for token, label in zip(ids, labels, strict=True))
+        known = [processor.tokenizer.decode([label]) for label in labels if label != sft.IGNORE]
+        assert "".join(known) == "".join(piece for piece, taught in pieces if taught)
         assert text.images == ()
     assert 0.4 < wrong / (200 * lookups.QUESTIONS) < 0.8
     assert not any("fits" in piece or "," in piece for piece in told)
@@ -468,12 +471,16 @@ def test_texts_without_pictures_share_a_batch_with_others(
     processor: Any, queries: sft.Features, references: dict[str, Tensor], net: Any
 ) -> None:
     seen = sft.sample(np.random.default_rng(1), 0, "rules", queries, references, processor)
-    alone = sft.exercise(np.random.default_rng(1), sft.PAIRED[0], processor)
+    alone = exercise(np.random.default_rng(1), sft.PAIRED[0], processor)
     batch = sft.collate([seen, alone], processor.tokenizer)
     apart = sft.collate([alone], processor.tokenizer)
     with torch.no_grad():
         together = net(**batch).logits[1, : apart["input_ids"].shape[1]]
         assert torch.allclose(together, net(**apart).logits[0], atol=1e-4)
+
+
+def exercise(rng: np.random.Generator, product: str, processor: Any) -> sft.Sample:
+    return sft.exercise(rng, product, rules.forms(product), vocabulary.ATTRIBUTES, processor)
 
 
 def _asked(prompt: str) -> tuple[str, list[str]]:

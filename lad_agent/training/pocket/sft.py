@@ -6,7 +6,7 @@ rules independent of the picture. The tower's tokens are computed once a picture
 model as `mm_encoder_outputs`; everything else is what serving does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from lad_agent import protocol, rationale
 from lad_agent.cells import CELLS
-from lad_agent.rationale import NOTHING, Facts
+from lad_agent.rationale import NOTHING, Facts, Form
 from lad_agent.reasoners.witness import ObjectHead
 from lad_agent.training.pocket import lookups, rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
@@ -136,13 +136,20 @@ def text(
     """A text about a picture, or an exercise in looking up."""
     share = {"lookups": 1.0, "rules": LOOKUPS, "captions": 0.0}[stage]
     if rng.random() < share:
-        return exercise(rng, str(rng.choice(PAIRED)), processor)
+        product = str(rng.choice(PAIRED))
+        return exercise(rng, product, rules.forms(product), ATTRIBUTES, processor)
     return sample(rng, row, stage, queries, references, processor)
 
 
-def exercise(rng: np.random.Generator, product: str, processor: Any) -> Sample:
+def exercise(
+    rng: np.random.Generator,
+    product: str,
+    forms: Sequence[Form],
+    values: Mapping[str, Sequence[str]],
+    processor: Any,
+) -> Sample:
     """Text alone: a pairing of the product's, and what it wants of values that are drawn."""
-    rule, pieces = lookups.drawn(rng, rules.forms(product), ATTRIBUTES)
+    rule, pieces = lookups.drawn(rng, forms, values)
     messages = protocol.messages(product, [rule], 0)
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     completion = "".join(text for text, _ in pieces)

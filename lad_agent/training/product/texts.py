@@ -7,9 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from lad_agent import protocol, rationale
-from lad_agent.rationale import Count
+from lad_agent.rationale import Count, Fit
 from lad_agent.training.pocket import rules
-from lad_agent.training.pocket.sft import Features, Sample, Stage, caption
+from lad_agent.training.pocket.sft import LOOKUPS, Features, Sample, Stage, caption, exercise
 from lad_agent.training.product.kit import Kit
 
 OWN_RULES = 0.3
@@ -25,7 +25,10 @@ def draw(
     references: dict[str, Tensor],
     processor: Any,
 ) -> Sample:
-    """The text of one picture, drawn anew each time it comes up: a caption, or an inspection."""
+    """The text of one picture, drawn anew each time it comes up: a caption, or an inspection; of a
+    kit with pairings an exercise in looking up now and then."""
+    if stage == "rules" and _pairs(kit) and rng.random() < LOOKUPS:
+        return exercise(rng, kit.product, kit.forms, kit.values, processor)
     facts, query = queries.facts[row], queries.tokens[row]
     if stage == "captions":
         names = [*kit.nouns, *kit.things]
@@ -47,6 +50,10 @@ def draw(
         completion = protocol.answer_text(rationale.write(statements), anomalous)
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return Sample(prompt, completion, images)
+
+
+def _pairs(kit: Kit) -> bool:
+    return any(isinstance(form, Fit) for form in kit.forms)
 
 
 def words(kit: Kit) -> Iterator[str]:

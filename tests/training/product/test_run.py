@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from lad_agent import images, recipe
 from lad_agent.errors import ModelError, UsageError
-from lad_agent.rationale import NOTHING
+from lad_agent.rationale import NOTHING, Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import load_checkpoint
@@ -29,7 +29,7 @@ from lad_agent.training.pocket import data, dense, sft
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import run, texts
 from lad_agent.training.synloco.scene import DAMAGE
-from tests.training.product.drawn import RECIPE, write_kit, write_labelled
+from tests.training.product.drawn import RECIPE, plate, save, write_kit, write_labelled
 
 SHARD = 16
 
@@ -205,3 +205,25 @@ def test_texts_are_true(finished: Path, folder: Path) -> None:
                 assert all(cell in listed.completion for cell in cells)
                 assert f": {len(cells)}" in listed.completion.split("rings", 1)[1]
     assert seen == {False, True}
+
+
+def test_a_kit_with_pairings_is_taught_to_look_them_up(tmp_path: Path) -> None:
+    rule = "'cap fits lid: green for red, black for blue'"
+    folder = write_kit(tmp_path, RECIPE.replace("lid is red", rule))
+    for number in range(5):
+        for value, colour in (("green", (40, 160, 60)), ("black", (20, 20, 20))):
+            save(plate(number, colour), folder / f"parts/cap/{value}/{number}.png")
+    kit = kits.read(folder)
+    processor = run.widened(EMBEDDED, texts.words(kit))
+    facts = Facts("spare_kit", {}, {"lid": "red", "cap": "black"})
+    queries = sft.Features(torch.zeros(1, 49, 192), (facts,))
+    references = {"spare_kit": torch.zeros(1, 49, 192)}
+    drawn = [
+        texts.draw(kit, np.random.default_rng(n), 0, "rules", queries, references, processor)
+        for n in range(300)
+    ]
+    alone = [text for text in drawn if not text.images]
+    assert 0.08 < len(alone) / len(drawn) < 0.25
+    assert all(" fits" in text.completion for text in alone)
+    looked_up = {piece for text in alone for piece, taught in text.pieces if taught}
+    assert {" green", " black"} <= looked_up
