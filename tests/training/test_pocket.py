@@ -875,7 +875,7 @@ def test_the_last_stage_goes_on_from_a_model(finished: Path, tmp_path: Path) -> 
     config = replace(_shortened(), seed=41)
     model = run.train_pocket(tmp_path, config, base=base, threads=1, say=lambda text: None)
     card = json.loads((model / "model_card.json").read_text(encoding="utf-8"))
-    assert set(card["seconds"]) == {"pictures", "lookups", "joint"}
+    assert set(card["seconds"]) == {"pictures", "joint"}
     assert card["configuration"]["base"] == fingerprint(base)
     assert set(card["base"]["seconds"]) >= {"dense", "rules", "joint"}
     opened = [Qwen2_5_VLForConditionalGeneration.from_pretrained(f) for f in (base, model)]

@@ -21,7 +21,7 @@ from lad_agent.cells import CELLS
 from lad_agent.rationale import Facts
 from lad_agent.reasoners.witness import MOST, ObjectHead, Vocabulary
 from lad_agent.training import synloco
-from lad_agent.training.pocket import vocabulary
+from lad_agent.training.pocket import photometric, vocabulary
 from lad_agent.training.pocket.architecture import MERGE
 from lad_agent.training.pocket.data import Pictures
 from lad_agent.training.pocket.optimizers import MuonAndAdamW
@@ -95,7 +95,8 @@ def train(
 
     `head`, by default new ones for SynLOCO's words, says what the pictures can show.
 
-    The pictures of a step depend on seed and step alone, so a resumed run sees the same ones.
+    The pictures of a step and their exposure depend on seed and step alone, so a resumed run sees
+    the same ones.
     Within a torch.distributed group the processes share the pictures of each step and average
     their gradients; the first one saves and logs.
     """
@@ -115,7 +116,9 @@ def train(
             group["lr"] = config.learning_rate * schedule(step, config)
         rng = np.random.default_rng([config.seed, step])
         rows = rng.integers(0, len(pictures), config.batch)[rank::world]
-        features = visual_tokens(model, pictures.take(rows))
+        positions = range(step * config.batch, (step + 1) * config.batch)[rank::world]
+        shown = photometric.exposures(config.seed, positions, pictures.take(rows))
+        features = visual_tokens(model, shown)
         parts = losses(head, features, labels.take(torch.from_numpy(rows)))
         parts["cover"] = cover_loss(cover(features), torch.from_numpy(pictures.cover(rows)))
         loss = sum(parts.values(), torch.zeros(()))

@@ -130,12 +130,8 @@ def losses(
 ) -> dict[str, Tensor]:
     """Cross-entropy of the texts, and the heads' losses by their weight."""
     rows = np.array([one.picture for one in part])
-    pixels = np.stack(
-        [
-            photometric.exposed(np.random.default_rng([seed, one.position, 1]), image)
-            for one, image in zip(part, pictures.take(rows), strict=True)
-        ]
-    )
+    positions = [one.position for one in part]
+    pixels = photometric.exposures(seed, positions, pictures.take(rows))
     features = visual_tokens(model, pixels)
     seen = dense.losses(head, features, labels.take(torch.from_numpy(rows)))
     inputs = sft.collate([one.sample for one in part], processor.tokenizer)

@@ -4,6 +4,8 @@ What SynLOCO's camera varies is learned by heart; a tint or a grain that no trai
 should not turn a compartment crowded.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -31,3 +33,9 @@ def exposed(rng: np.random.Generator, image: Pixels) -> Pixels:
     if rng.random() < 0.4:
         out = cv2.GaussianBlur(out, (0, 0), rng.uniform(0.2, BLUR))
     return np.asarray(out, np.uint8)
+
+
+def exposures(seed: int, positions: Sequence[int], images: Pixels) -> Pixels:
+    """Pictures uint8 [k, side, side, 3], each exposed by its position in the order of training."""
+    drawn = (np.random.default_rng([seed, position, 1]) for position in positions)
+    return np.stack([exposed(rng, image) for rng, image in zip(drawn, images, strict=True)])

@@ -11,7 +11,7 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -42,18 +42,18 @@ class PocketConfig:
     width: int = 192
     layers: int = 4
     seed: int = 20
-    dense_pictures: int = 40_000
+    dense_pictures: int = 50_000
     sft_pictures: int = 24_000
     validation_pictures: int = 1_000
-    dense: DenseConfig = field(default_factory=DenseConfig)
-    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=600))
+    dense: DenseConfig = field(default_factory=lambda: DenseConfig(steps=10_000))
     lookups: SftConfig = field(
         default_factory=lambda: SftConfig("lookups", steps=700, batch=32, decay_share=0.25)
     )
-    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=5200))
+    captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=800))
+    rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=2000))
     joint: DenseConfig = field(
         default_factory=lambda: DenseConfig(
-            steps=1600, learning_rate=1e-3, warmup=100, save_every=200
+            steps=3000, learning_rate=1e-3, warmup=100, save_every=200
         )
     )
     base: str = ""
@@ -73,8 +73,8 @@ def train_pocket(
 ) -> Path:
     """Train the pocket model into `out`; returns the model folder.
 
-    With `base`, the folder of a pocket model, only look-ups and the joint stage are run, on new
-    pictures: choose another seed than that model's.
+    With `base`, the folder of a pocket model, only the joint stage is run, on new pictures: choose
+    another seed than that model's.
 
     Raises:
         UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
@@ -102,8 +102,6 @@ def train_pocket(
     processes = max(n for n in (1, 2, 4, 8) if n <= workers)
     if base is None:
         _stages(out, config, clock, processes)
-    else:
-        _language(out, config, clock, processes, (config.lookups,), base)
     with clock.stage("joint"):
         if not dense.finished(_joint_path(out), config.joint):
             share(processes, _joint_process, out, config, base)
@@ -125,24 +123,11 @@ def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> 
     with clock.stage("features"):
         if not (out / "features.safetensors").exists():
             share(processes, _features_process, out, config)
-    stages = (config.captions, config.lookups, config.rules)
-    _language(out, config, clock, processes, stages, None)
-
-
-def _language(
-    out: Path,
-    config: PocketConfig,
-    clock: "Clock",
-    processes: int,
-    stages: Sequence[SftConfig],
-    base: Path | None,
-) -> None:
-    """The stages of the language model alone, each from where the one before it has ended."""
     before: SftConfig | None = None
-    for stage in stages:
+    for stage in (config.lookups, config.captions, config.rules):
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
-                share(processes, _sft_process, out, config, stage, before, base)
+                share(processes, _sft_process, out, config, stage, before)
         before = stage
 
 
@@ -210,11 +195,12 @@ def _checked(base: Path, config: PocketConfig) -> str:
 def _start(
     out: Path, config: PocketConfig, base: Path | None
 ) -> tuple[Any, Qwen2_5_VLForConditionalGeneration, ObjectHead]:
-    """Processor, model and heads of `base`, or as the dense stage has left them."""
+    """Processor, model and heads as the joint stage starts them: those of `base`, or of the
+    stages before."""
     processor, net = _network(config)
     if base is None:
         head = dense.load(net, out / "dense.safetensors")
-        sft.ground(net, head, processor.tokenizer)
+        net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
         return processor, net, head
     opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, local_files_only=True)
     net.load_state_dict(opened.state_dict())
@@ -226,8 +212,6 @@ def _start(
 def _joint_process(out: Path, config: PocketConfig, base: Path | None) -> None:
     """One of the processes that train the whole model together."""
     processor, net, head = _start(out, config, base)
-    last = config.rules if base is None else config.lookups
-    net.model.language_model.load_state_dict(load_file(_language_path(out, last)))
     pictures = data.load(out / "pictures", _pictures(config))
     log = Clock(out, partial(print, flush=True)).log("joint")
     joint.train(
@@ -271,14 +255,13 @@ def _features_process(out: Path, config: PocketConfig) -> None:
 
 
 def _sft_process(
-    out: Path,
-    config: PocketConfig,
-    stage: SftConfig,
-    before: SftConfig | None,
-    base: Path | None,
+    out: Path, config: PocketConfig, stage: SftConfig, before: SftConfig | None
 ) -> None:
-    """One of the processes that train the language model together."""
-    processor, net, _ = _start(out, config, base)
+    """One of the processes that train the language model together, from where the stage before
+    has left it."""
+    processor, net = _network(config)
+    head = dense.load(net, out / "dense.safetensors")
+    sft.ground(net, head, processor.tokenizer)
     if before is not None:
         net.model.language_model.load_state_dict(load_file(_language_path(out, before)))
     tokens: dict[str, Tensor] = {}

@@ -1,9 +1,10 @@
 """Supervised fine-tuning of the language model on the frozen tower's tokens, with TRL.
 
-Two stages. Captions: list what is in one picture, with no rules to copy from, until the listing is
-as good as the tower's own head. Rules: the very messages of an inspection, reference and all, with
-rules independent of the picture. The tower's tokens are computed once a picture and handed to the
-model as `mm_encoder_outputs`; everything else is what serving does.
+Three stages. Look-ups: text alone, what a table pairs with a value. Captions: list what is in one
+picture, with no rules to copy from, until the listing is as good as the tower's own head. Rules:
+the very messages of an inspection, reference and all, with rules independent of the picture. The
+tower's tokens are computed once a picture and handed to the model as `mm_encoder_outputs`;
+everything else is what serving does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,7 @@ from lad_agent.training.synloco import PRODUCTS
 IGNORE = -100
 Stage = Literal["lookups", "captions", "rules"]
 LOOKUPS = 0.15
-"""Share of exercises in looking up among the prompts of inspections, so that it is kept."""
+"""Share of exercises in looking up among other prompts, so that it is kept."""
 PAIRED = tuple(p for p in PRODUCTS if len(rules.attributes(rules.forms(p))) > 1)
 """The products with attributes to pair."""
 
@@ -134,7 +135,7 @@ def text(
     processor: Any,
 ) -> Sample:
     """A text about a picture, or an exercise in looking up."""
-    share = {"lookups": 1.0, "rules": LOOKUPS, "captions": 0.0}[stage]
+    share = 1.0 if stage == "lookups" else LOOKUPS
     if rng.random() < share:
         product = str(rng.choice(PAIRED))
         return exercise(rng, product, rules.forms(product), ATTRIBUTES, processor)
