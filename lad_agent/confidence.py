@@ -123,8 +123,10 @@ class Calibration(_Strict):
     `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
     recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
-    others, on which the thresholds were chosen. `confidence_model` is null where the raw confidence
-    was kept.
+    others, on which the thresholds were chosen; `kinds` counts the others by defect. `source` says
+    where the parts came from, `costs` what was weighed where costs chose, `notes` what a reader of
+    the numbers must know (both empty in files of older versions). `confidence_model` is null where
+    the raw confidence was kept.
     """
 
     format: Literal[1] = 1
@@ -137,12 +139,29 @@ class Calibration(_Strict):
     made_at: str
     data_sha256: str
     seed: int
+    fit_share: float | None = None
+    source: str | None = None
+    costs: dict[str, float] | None = None
+    notes: tuple[str, ...] = ()
     fitted_on: Counts
     chosen_on: Counts
     kinds: dict[str, int]
     confidence_model: ConfidenceModel | None
     promises: tuple[Promise, ...]
     reference: Reference
+
+    @property
+    def mix(self) -> str:
+        """The parts that chose the thresholds, by defect: `40 good, 150 logical`."""
+        return ", ".join(f"{number} {kind}" for kind, number in self.kinds.items())
+
+    @property
+    def valid_for(self) -> str:
+        """What the promises hold for, in words."""
+        return (
+            f"{self.product} of task {self.task_version}, judged by {self.model}, camera, light "
+            f"and layout as in these pictures, and this mix: {self.mix}"
+        )
 
 
 def percent(share: float, decimals: int = 0) -> str:

@@ -84,20 +84,23 @@ def calibrate(
     loaded = load(recipe, anew=True)
     _refuse_shipped(recipe)
     chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store)
-    pictures = _pictures(data, truth, from_reviews=from_reviews)
+    pictures = _pictures(data, truth, since, from_reviews=from_reviews)
     if pictures is None:
         parts, left_out = calibration.of_reviews(_reviewed(chosen, since, loaded), loaded)
         examples = [part.example for part in parts]
     else:
         examples, taught = calibration.labelled(pictures, loaded.product)
         left_out = [f"{taught} pictures that are for training"] if taught and not truth else []
-    for path in trained_on or []:
+    learned = trained_on or (_own_run(chosen) if pictures and truth is None else [])
+    for path in learned:
         calibration.refuse_trained_on(examples, calibration.trained_on(path))
     if truth is not None and data is not None:
         parts = calibration.of_results(data, examples, loaded)
     elif pictures is not None:
         parts = _judge(examples, loaded, chosen)
-    made = calibration.choose(parts, loaded, asked)
+    notes = [f"left out {note}" for note in left_out] + _doubts(learned, parts)
+    source = "findings of reviews" if pictures is None else str(data)
+    made = calibration.choose(parts, loaded, asked, source=source, notes=notes)
     if html is not None:
         pages.write(html, reports.page(made))
     if png is not None:
@@ -108,24 +111,53 @@ def calibrate(
         print_json(calibration.values(made) | {"left_out": left_out, "recipe_version": version})
         return
     typer.echo(calibration.text(made))
-    for note in left_out:
-        typer.echo(f"note: left out {note}")
     if written is not None:
         typer.echo(f"{recipe}: now recipe version {written.recipe_version}")
 
 
-def _pictures(data: Path | None, truth: Path | None, *, from_reviews: bool) -> Path | None:
+def _pictures(
+    data: Path | None, truth: Path | None, since: str | None, *, from_reviews: bool
+) -> Path | None:
     """The labelled pictures; None where the store has them."""
     from lad_agent.errors import UsageError
+    from lad_agent.training.sources.loco import TRUTH
 
     if (data is None) != from_reviews:
         raise UsageError("give DATA, labelled pictures or results, or --from-reviews in its place")
-    if (data is not None and data.suffix.lower() == ".jsonl") != (truth is not None):
+    if since is not None and not from_reviews:
+        raise UsageError("--since belongs to --from-reviews; leave it out, or choose the pictures")
+    results = data is not None and data.suffix.lower() == ".jsonl" and data.name != TRUTH
+    if results != (truth is not None):
         raise UsageError(
             f"{data or '--from-reviews'}: --truth DIR says what the pictures of a results.jsonl "
             "really show, and belongs to that alone"
         )
     return truth or data
+
+
+def _own_run(chosen: Settings) -> list[Path]:
+    """The run that made the reasoner, where its folder tells."""
+    from lad_agent.training import calibration
+
+    made = chosen.adapter or (None if chosen.reasoner == "pocket" else Path(chosen.reasoner))
+    run = calibration.run_of(made) if made else None
+    return [run] if run else []
+
+
+def _doubts(learned: list[Path], parts: list[Part]) -> list[str]:
+    """What nobody can tell about a reasoner's having seen the pictures before."""
+    from lad_agent.reasoners import EMBEDDED
+    from lad_agent.reasoners.checkpoint import fingerprint
+    from lad_agent.training import calibration
+
+    if not learned and parts and parts[0].judgement.model != fingerprint(EMBEDDED):
+        return [
+            "whether the reasoner has learned from these pictures was not looked at; "
+            "--trained-on RUN does"
+        ]
+    examples = [part.example for part in parts]
+    runs = [path for path in learned if (path / "run.json").is_file()]
+    return [note for run in runs for note in calibration.doubts(run, examples)]
 
 
 def _reviewed(chosen: Settings, since: str | None, recipe: Recipe) -> list[Reviewed]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from lad_agent import promise
@@ -25,7 +25,15 @@ from lad_agent.store.filters import (
     unindexed,
 )
 from lad_agent.store.holds import Alarm, Broken
-from lad_agent.store.models import AlarmRow, InForce, Inspection, JudgementRow, RecipeRow, ReviewRow
+from lad_agent.store.models import (
+    AlarmRow,
+    HoldRow,
+    InForce,
+    Inspection,
+    JudgementRow,
+    RecipeRow,
+    ReviewRow,
+)
 from lad_agent.store.views import DAILY_COUNTS
 
 if TYPE_CHECKING:
@@ -212,20 +220,20 @@ def check(store: "AuditStore", station: str, by: str) -> list[Alarm]:
 class _Calibrated:
     """A recipe version in force with its calibration, whose model is in force beside it.
 
-    What a person has answered to is not counted again: `since` is when.
+    Counted are the parts after the last answer or release, `since`, and before the hold that is
+    on, `held`: on hold nothing is decided, so nothing is seen of the promise.
     """
 
     product: str
     recipe_version: str
     calibration: Calibration
     since: datetime | None
+    held: datetime | None
     hold: bool
 
 
 def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[_Calibrated]:
     judging = _judging(session)
-    answered = select(AlarmRow.product, func.max(AlarmRow.answered_at)).group_by(AlarmRow.product)
-    last = dict(session.execute(answered).all())
     query = select(RecipeRow.product, RecipeRow.recipe_version, RecipeRow.content)
     found = []
     for product, version, content in session.execute(
@@ -237,10 +245,22 @@ def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list
         watch = (product, version, calibration.model)
         asked = (wanted.product, wanted.recipe_version, wanted.model)
         if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
-            since = datetime.fromisoformat(at) if (at := last.get(product)) else None
             hold = content["policy"].get("on_alarm") == "hold"
-            found.append(_Calibrated(product, version, calibration, since, hold))
+            span = _watch(session, product)
+            found.append(_Calibrated(product, version, calibration, *span, hold))
     return found
+
+
+def _watch(session: Session, product: str) -> tuple[datetime | None, datetime | None]:
+    """When the watch of a product began anew, and since when it is on hold."""
+    own = or_(HoldRow.product == product, HoldRow.product.is_(None))
+    released = session.scalar(select(func.max(HoldRow.released_at)).where(own))
+    answered = session.scalar(
+        select(func.max(AlarmRow.answered_at)).where(AlarmRow.product == product)
+    )
+    on = session.scalar(select(func.min(HoldRow.on_at)).where(own, HoldRow.released_at.is_(None)))
+    began = [datetime.fromisoformat(at) for at in (released, answered) if at]
+    return max(began, default=None), datetime.fromisoformat(on) if on else None
 
 
 def _judging(session: Session) -> set[tuple[str, str, str]]:
@@ -253,7 +273,13 @@ def _judging(session: Session) -> set[tuple[str, str, str]]:
 
 
 def _counts(session: Session, wanted: InspectionFilter, one: _Calibrated) -> Counts:
-    own = replace(wanted, recipe_version=one.recipe_version, model=one.calibration.model)
+    ends = [at for at in (wanted.until, one.held) if at]
+    own = replace(
+        wanted,
+        recipe_version=one.recipe_version,
+        model=one.calibration.model,
+        until=min(ends, default=None),
+    )
     return counts(session, own, since=one.since).get((one.product, one.recipe_version), {})
 
 

@@ -72,15 +72,12 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
     if data.held_out is not None:
         held = held_out.pictures(data.held_out)
         held_out.refuse_taught(held, {e.sha256 for e in examples})
-    lines: dict[str, list[str]] = {}
-    for e in report.examples:
-        lines.setdefault(e.product, []).append(f"{e.sha256} {e.split} {e.kind} {e.rule} {e.cause}")
     say(f"{len(examples)} pictures to learn from")
     return Lessons(
         examples,
         _asked(report.examples, config),
         texts.tasks(report.examples),
-        {product: runs.digest(group) for product, group in sorted(lines.items())},
+        runs.data_hashes(report.examples),
     )
 
 

@@ -29,6 +29,7 @@ from lad_agent import atomic
 from lad_agent.errors import NotFound, UsageError
 from lad_agent.training import config as configs
 from lad_agent.training.config import RunConfig, Stage
+from lad_agent.training.sources import Example
 
 WHOLE = "whole"
 """The file that marks a checkpoint as completely written."""
@@ -155,6 +156,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             break
     return out
+
+
+def data_hashes(examples: Iterable[Example]) -> dict[str, str]:
+    """A hash of every product's pictures and labels."""
+    lines: dict[str, list[str]] = {}
+    for e in examples:
+        lines.setdefault(e.product, []).append(f"{e.sha256} {e.split} {e.kind} {e.rule} {e.cause}")
+    return {product: digest(group) for product, group in sorted(lines.items())}
 
 
 def digest(parts: Iterable[str]) -> str:

@@ -13,6 +13,9 @@ from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Disposition, Finding, Judgement
 from lad_agent.reasoners import Question
 from lad_agent.store import open_store
+from lad_agent.training import config, runs
+from lad_agent.training.sources import open_source
+from lad_agent.training.synloco import dataset
 from tests.cli.conftest import Cli
 from tests.scripted import Scripted, bad, good, write_parts, write_recipe
 
@@ -142,6 +145,7 @@ def test_pictures_of_the_training_are_refused(cli: Cli, line: Path) -> None:
         (("--from-reviews",), 2, "give DATA, labelled pictures or results, or --from-reviews"),
         (("--costs", "1,2"), 2, "--costs needs --bad-share"),
         (("--costs", "1,2", "--bad-share", 0.1), 2, "--costs 1,2: give three numbers"),
+        (("--since", "8h"), 2, "--since belongs to --from-reviews"),
         (("--bad-share", 0.1), 2, "--bad-share belongs to --costs"),
         (("--costs", "1,1,1", "--bad-share", 2), 2, "share of bad parts is 2"),
         (("--recipe", recipe.shipped("pushpins")), 2, "comes with the package"),
@@ -162,6 +166,58 @@ def test_costs_choose_without_a_promise(cli: Cli, line: Path) -> None:
               "--bad-share", 0.02, "--dry-run")  # fmt: skip
     assert ran.code == 0
     assert "promise: none: chosen by costs" in ran.out
+    assert "no escape rate is promised" in ran.out
+
+
+def test_costs_are_in_sample_beside_a_promise_too(cli: Cli, line: Path) -> None:
+    ran = cli("calibrate", line, "--recipe", line / "recipe.yaml", "--costs", "500,20,5",
+              "--bad-share", 0.02, "--escape", 0.1)  # fmt: skip
+    assert "in-sample: the costs are those of the parts" in ran.out
+    assert "no escape rate" not in ran.out
+    made = recipe.load(line / "recipe.yaml").calibration
+    assert made is not None
+    assert made.costs == {"miss": 500, "overkill": 20, "review": 5, "bad_share": 0.02}
+    assert (made.source, made.fit_share) == (str(line), 0.3)
+    assert any("in-sample: the costs" in note for note in made.notes)
+    assert made.mix == "30 good, 30 no nut"
+
+
+def test_a_truth_file_stands_for_its_folder(cli: Cli, tmp_path: Path, reasoner: Scripted) -> None:
+    dataset.write(tmp_path, "screw_bag", count=120, seed=5, size=196, train=0, validation=0)
+    folder = tmp_path / "screw_bag"
+    lines = map(json.loads, (folder / "truth.jsonl").read_text().splitlines())
+    faulty = {file_sha256(folder / line["image"]) for line in lines if line["kind"] != "good"}
+    reasoner.script = lambda asked: (bad if asked.image_sha256 in faulty else good)(asked)
+    ran = cli("calibrate", folder / "truth.jsonl", "--recipe", folder / "recipe.yaml",
+              "--escape", 0.1, "--dry-run", "--json")  # fmt: skip
+    assert ran.code == 0
+    assert ran.json["calibration"]["kinds"]["logical"] > 0
+    assert "and this mix: " in ran.json["valid_for"]
+
+
+def test_the_run_of_the_reasoner_is_looked_up(
+    cli: Cli, line: Path, tmp_path: Path, reasoner: Scripted
+) -> None:
+    asked = ("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1, "--dry-run")
+    assert "was not looked at; --trained-on RUN does" in cli(*asked).out
+    told = config.RunConfig.model_validate({"base": "pocket", "data": {"paths": [str(line)]}})
+    runs.open_run(tmp_path / "run", "sft", told, base="f", data={})
+    (tmp_path / "run" / "model").mkdir()
+    ran = cli(*asked, "--reasoner", tmp_path / "run" / "model")
+    assert (ran.code, "were used in training" in ran.error) == (5, True)
+    other = write_parts(tmp_path / "others" / "good", 3, "other")
+    told = config.RunConfig.model_validate(
+        {"base": "pocket", "data": {"paths": [str(tmp_path / "others")], "held_out": str(line)}}
+    )
+    hashes = runs.data_hashes(open_source(tmp_path / "others"))
+    runs.open_run(tmp_path / "judged", "sft", told, base="f", data=hashes)
+    again = (*asked, "--reasoner", tmp_path / "judged")
+    ran = cli(*again)
+    assert ran.code == 0
+    assert f"in-sample: 60 pictures are those that {tmp_path / 'judged'} was judged by" in ran.out
+    assert "have changed since" not in ran.out
+    other[0].unlink()
+    assert "have changed since it learned from them" in cli(*again).out
 
 
 def test_neither_data_nor_reviews_is_one_line(cli: Cli, line: Path) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from lad_agent.errors import UsageError
 from lad_agent.inspection import ReviewDecision
-from lad_agent.judgement import Decision, Disposition, Finding, Result
+from lad_agent.judgement import Decision, Disposition, Finding, Reason, Result
 from lad_agent.promise import lower_bound, upper_bound
 from lad_agent.recipe import Recipe
 from lad_agent.store import (
@@ -176,6 +176,21 @@ def test_parts_that_wait_for_a_person_may_be_bad(store: AuditStore, calibrated: 
     put(store, calibrated, "waiting", 3000, DOUBT)
     assert watched(store).state == "kept so far"
     assert watched(store).allowed > 0.1
+
+
+@pytest.mark.parametrize("product", ["screw_bag", None])
+def test_what_a_hold_sends_to_people_says_nothing_of_the_promise(
+    store: AuditStore, calibrated: Recipe, product: str | None
+) -> None:
+    put(store, calibrated, "passed", 200, audits=40)
+    before = watched(store)
+    store.put_hold("line-1", "anna", "lens cleaned", product)
+    put(store, calibrated, "held", 100, Decision(Result.NOT_DECIDABLE, Reason.ON_HOLD))
+    assert watched(store) == before
+    store.release_hold("line-1", "anna", product)
+    assert watched(store).parts == 0
+    put(store, calibrated, "after", 200, audits=40, bad=6)
+    assert len(promises.check(store, "line-1", "anna")) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ No part does both. See `promises` for the statistics and `docs/calibration.md` f
 from lad_agent.training.calibration.choosing import Asked, Costs, Made, choose
 from lad_agent.training.calibration.parts import (
     Part,
+    doubts,
     labelled,
     of_results,
     refuse_trained_on,
+    run_of,
     trained_on,
 )
 from lad_agent.training.calibration.reviewed import Reviewed, of_reviews
@@ -24,10 +26,12 @@ __all__ = [
     "Part",
     "Reviewed",
     "choose",
+    "doubts",
     "labelled",
     "of_results",
     "of_reviews",
     "refuse_trained_on",
+    "run_of",
     "text",
     "trained_on",
     "values",

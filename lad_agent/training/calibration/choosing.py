@@ -2,15 +2,15 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from lad_agent.confidence import (
     Calibration,
-    ConfidenceModel,
     Counts,
     Promise,
     Reference,
@@ -102,7 +102,7 @@ class Made:
     """A calibration, the policy it sets, and what it does to the parts it was chosen on.
 
     `parts` have the calibrated confidence, `results` are theirs under `policy`, `before` under the
-    recipe as it was. `changes` are the policy's new values. `notes` say what a reader must know.
+    recipe as it was. `changes` are the policy's new values.
     """
 
     calibration: Calibration
@@ -113,7 +113,6 @@ class Made:
     before: tuple[Result, ...]
     zero: Zero | None
     costs: Costs | None
-    notes: tuple[str, ...]
 
     @property
     def promised(self) -> str:
@@ -144,11 +143,19 @@ class Made:
         return sum(share[pair[0]] * price.get(pair, 0.0) for pair in pairs)
 
 
-def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
+def choose(
+    parts: Sequence[Part],
+    recipe: Recipe,
+    asked: Asked,
+    *,
+    source: str | None = None,
+    notes: Sequence[str] = (),
+) -> Made:
     """Fit the confidence model on some parts and choose the thresholds on the others.
 
     With good parts only, overkill alone is promised, no more than the surer half of them passes,
-    and no confidence model is fitted: it would learn that "bad" is always wrong.
+    and no confidence model is fitted: it would learn that "bad" is always wrong. `source`, where
+    the parts come from, and `notes` about them are kept in the calibration.
 
     Raises:
         CheckFailed: too few parts, or no threshold keeps the promise.
@@ -157,11 +164,12 @@ def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
         overkill = asked.overkill or FIRST_WEEK_OVERKILL
         asked = replace(asked, escape=None, overkill=overkill, fit_share=0.0)
     _require(parts, asked)
-    fitted, others, notes = _split(parts, asked)
+    fitted, others, why = _split(parts, asked)
+    told = [*notes, *why]
     model = fitting.fit(fitted, asked.seed) if fitted else None
     if fitted and model is None:
         # These parts stay unused: taking them back because few are wrong would flatter the rest.
-        notes.append(
+        told.append(
             f"no confidence model: it takes {fitting.FEWEST} right and {fitting.FEWEST} wrong "
             f"verdicts, and the {len(fitted)} parts set aside have fewer; the raw confidence stays"
         )
@@ -170,8 +178,30 @@ def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
     judged = fitting.calibrated(others, model)
     changes, kept = _thresholds(judged, recipe.policy, asked)
     policy = recipe.policy.model_copy(update=changes)
-    made = Made(
-        calibration=_calibration(parts, fitted, judged, recipe, asked, model, kept),
+    told += _notes(judged, asked)
+    made = Calibration(
+        product=recipe.product,
+        task_version=recipe.task_version,
+        model=parts[0].judgement.model,
+        samples=recipe.policy.samples,
+        sample_below=recipe.policy.sample_below,
+        other_references=recipe.policy.other_references,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        data_sha256=digest(parts),
+        seed=asked.seed,
+        fit_share=asked.fit_share,
+        source=source,
+        costs=asdict(asked.costs) if asked.costs else None,
+        notes=tuple(told),
+        fitted_on=_counts(fitted),
+        chosen_on=_counts(judged),
+        kinds=_kinds(judged),
+        confidence_model=model,
+        promises=tuple(kept),
+        reference=_reference(judged),
+    )
+    return Made(
+        calibration=made,
         policy=policy,
         changes=changes,
         parts=tuple(judged),
@@ -179,9 +209,7 @@ def choose(parts: Sequence[Part], recipe: Recipe, asked: Asked) -> Made:
         before=before,
         zero=_zero(judged, recipe.policy, asked.sure),
         costs=asked.costs,
-        notes=(),
     )
-    return replace(made, notes=(*notes, *_notes(made, asked)))
 
 
 def side(judgement: Judgement, policy: Policy) -> Result:
@@ -360,36 +388,20 @@ def _zero(parts: Sequence[Part], policy: Policy, sure: float) -> Zero | None:
     return Zero(min(above), len(above), promises.promisable(bad, sure), sure)
 
 
-def _calibration(
-    parts: Sequence[Part],
-    fitted: Sequence[Part],
-    judged: Sequence[Part],
-    recipe: Recipe,
-    asked: Asked,
-    model: ConfidenceModel | None,
-    kept: Sequence[Promise],
-) -> Calibration:
-    good = [part.judgement for part in judged if not part.bad]
-    kinds = [part.example.kind for part in judged]
-    return Calibration(
-        product=recipe.product,
-        task_version=recipe.task_version,
-        model=parts[0].judgement.model,
-        samples=recipe.policy.samples,
-        sample_below=recipe.policy.sample_below,
-        other_references=recipe.policy.other_references,
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        data_sha256=digest(parts),
-        seed=asked.seed,
-        fitted_on=_counts(fitted),
-        chosen_on=_counts(judged),
-        kinds={kind: kinds.count(kind) for kind in sorted(set(kinds))},
-        confidence_model=model,
-        promises=tuple(kept),
-        reference=Reference(
-            confidence=_quantiles([j.confidence for j in good]),
-            anomaly_score=_quantiles([j.anomaly_score for j in good]),
-        ),
+def _kinds(parts: Sequence[Part]) -> dict[str, int]:
+    """How many parts of each defect: its kind, or its cause where the kind is not known."""
+    found = Counter(
+        part.example.cause or "bad" if part.example.kind == "bad" else part.example.kind
+        for part in parts
+    )
+    return dict(sorted(found.items()))
+
+
+def _reference(parts: Sequence[Part]) -> Reference:
+    good = [part.judgement for part in parts if not part.bad]
+    return Reference(
+        confidence=_quantiles([j.confidence for j in good]),
+        anomaly_score=_quantiles([j.anomaly_score for j in good]),
     )
 
 
@@ -405,22 +417,23 @@ def _quantiles(values: Sequence[float | None]) -> tuple[float, ...]:
     return tuple(map(float, np.quantile(there, np.linspace(0, 1, 101))))
 
 
-def _notes(made: Made, asked: Asked) -> list[str]:
+def _notes(parts: Sequence[Part], asked: Asked) -> list[str]:
     """What a reader must know about the numbers, a sentence each."""
     notes = []
-    if looked_at := sum(part.example.split == "validation" for part in made.parts):
+    if looked_at := sum(part.example.split == "validation" for part in parts):
         notes.append(
             f"in-sample: {looked_at} pictures are for validation, where a training may have "
             "chosen its model by them"
         )
-    if not made.calibration.chosen_on.bad:
+    if not any(part.bad for part in parts):
         notes.append(
             "without bad parts nothing is known about escapes; no more than the surer half of "
             "the good parts passes until bad ones are labelled"
         )
-    if asked.costs is not None and asked.escape is None:
+    if asked.costs is not None:
+        promised = "" if asked.escape is not None else "; no escape rate is promised"
         notes.append(
-            "in-sample: the costs are those of the parts that the thresholds were chosen on; "
-            "without --escape no escape rate is promised"
+            "in-sample: the costs are those of the parts that the thresholds were chosen on"
+            + promised
         )
     return notes

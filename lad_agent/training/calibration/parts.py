@@ -88,6 +88,38 @@ def trained_on(path: Path) -> frozenset[str]:
     return frozenset(found | {line["sha256"] for line in reviewed})
 
 
+def run_of(model: Path) -> Path | None:
+    """The run of `lad-agent train` that made a model or an adapter, where it lies in its folder."""
+    return next((at for at in (model, model.parent) if (at / "run.json").is_file()), None)
+
+
+def doubts(run: Path, examples: Iterable[Example]) -> list[str]:
+    """What is known of a run's pictures that does not forbid these, but that a reader must know.
+
+    Raises:
+        NotFound: `run` holds none.
+    """
+    data = runs.find_run(run).config.data
+    seen = [e for path in data.paths for e in open_source(path)]
+    judged_by = {e.sha256 for e in seen if e.split == "validation"}
+    if data.held_out is not None:
+        judged_by |= {e.sha256 for e in open_source(data.held_out)}
+    notes = []
+    if shared := sum(e.sha256 in judged_by for e in examples):
+        notes.append(
+            f"in-sample: {shared} pictures are those that {run} was judged by while it was made"
+        )
+    recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
+    now = runs.data_hashes(seen)
+    changed = any(now.get(product) != told for product, told in recorded.items())
+    if changed and not data.reviews:
+        notes.append(
+            f"the pictures of {run} have changed since it learned from them; what is gone from "
+            "them was not looked for among these"
+        )
+    return notes
+
+
 def refuse_trained_on(examples: Iterable[Example], trained: frozenset[str]) -> None:
     """Refuse parts that the reasoner has learned from.
 

@@ -34,10 +34,8 @@ def text(made: Made) -> str:
         f"to people: {_escalated(made.results)} of these parts, {_escalated(made.before)} with "
         "the recipe as it was",
         f"confidence: {_confidence(made)}",
-        f"valid for: {calibration.product} of task {calibration.task_version}, judged by "
-        f"{calibration.model}, camera, light and layout as in these pictures, and this mix: "
-        + ", ".join(f"{number} {kind}" for kind, number in calibration.kinds.items()),
-        *(f"note: {note}" for note in made.notes),
+        f"valid for: {calibration.valid_for}",
+        *(f"note: {note}" for note in calibration.notes),
     ]
     return "\n".join(told)
 
@@ -58,7 +56,8 @@ def values(made: Made) -> dict[str, Any]:
         "escalated_before": made.before.count(Result.NOT_DECIDABLE),
         "cost_a_part": made.spent(made.results),
         "zero_miss": asdict(made.zero) if made.zero else None,
-        "notes": list(made.notes),
+        "valid_for": made.calibration.valid_for,
+        "notes": list(made.calibration.notes),
     }
 
 

@@ -67,6 +67,8 @@ class Source:
 def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
     """The source at `path`, its layout recognised; `shares` matter where it has no splits.
 
+    A truth file stands for its folder.
+
     Raises:
         UsageError: there is nothing, or no known layout.
     """
@@ -74,6 +76,8 @@ def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
         raise UsageError(f"{path}: no such file or folder; check the path")
     # A category is named by its folder, which "." does not tell; resolve() would follow links.
     path = Path(os.path.abspath(path))  # noqa: PTH100
+    if path.name == loco.TRUTH:
+        path = path.parent
     if (path / visa.SPLIT_FILE).is_file():
         return Source(visa.LAYOUT, path, partial(visa.read, path))
     if loco.categories(path):
