@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 
@@ -219,6 +220,18 @@ def test_without_draws_there_are_no_intervals(judged: Batch) -> None:
     assert "(" not in evaluation.table(figures)
 
 
+def test_sources_of_confidence_are_shares() -> None:
+    told = {"anomaly_score": 0.1, "sum_logprob": math.log(0.25), "evidence": "contradicted"}
+    assert evaluation.confidences(told) == {
+        "anomaly_score": pytest.approx(0.9), "sum_logprob": pytest.approx(0.25), "evidence": 0.0
+    }  # fmt: skip
+    assert evaluation.confidences({"evidence": "unchecked"}) == {"evidence": 0.5}
+    with pytest.raises(ValueError, match="mean_logprob is 0.5"):
+        evaluation.confidences({"mean_logprob": 0.5})
+    with pytest.raises(ValueError, match="weakest_token is nan"):
+        evaluation.confidences({"weakest_token": math.nan})
+
+
 def test_every_source_of_confidence_in_the_results_has_its_row(batch: Batch) -> None:
     for name, kind, said, confidence, score in (
         ("a", "good", False, 0.9, 0.0), ("b", "logical", True, 0.8, 1.0),
@@ -227,11 +240,14 @@ def test_every_source_of_confidence_in_the_results_has_its_row(batch: Batch) -> 
         batch.result(
             batch.picture(name, kind), "NotOK" if said else "OK", said, confidence=confidence,
             anomaly_score=score, decision_score=None, agreement=0.5 if name == "c" else None,
+            mean_logprob=-0.1, image_quality=0.4 if name == "a" else None,
         )  # fmt: skip
     batch.result(batch.picture("e"), "NotDecidable", None, confidence=0.1)
     sources = batch.evaluate()["overall"]["confidence_sources"]
-    assert list(sources) == ["confidence", "agreement", "anomaly_score"]
-    assert [found["n"] for found in sources.values()] == [4, 1, 4]
+    assert list(sources) == [
+        "confidence", "agreement", "anomaly_score", "mean_logprob", "evidence", "image_quality"
+    ]  # fmt: skip
+    assert [found["n"] for found in sources.values()] == [4, 1, 4, 4, 4, 1]
     confidence = sources["confidence"]
     assert confidence["wrong"] == 1
     assert confidence["knows_its_errors"] == 1.0

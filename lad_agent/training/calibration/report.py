@@ -91,7 +91,7 @@ def write_pngs(made: Made, folder: Path) -> list[Path]:
 
 
 def charts(made: Made) -> list[plots.Chart]:
-    """Confidence by truth of the verdict, escapes and people by threshold, and the costs."""
+    """Confidence by truth of the verdict, the cost curve, what passes by threshold, the costs."""
     known = [p for p in made.parts if p.judgement.anomalous is not None]
     right = [p.judgement.confidence or 0.0 for p in known if p.right]
     wrong = [p.judgement.confidence or 0.0 for p in known if not p.right]
@@ -103,6 +103,8 @@ def charts(made: Made) -> list[plots.Chart]:
             x="confidence",
         )
     ]
+    if made.calibration.chosen_on.bad:
+        out.append(_cost_curve(made))
     passing = [p for p in made.parts if choosing.side(p.judgement, made.policy) is Result.OK]
     levels = np.unique([p.judgement.confidence or 0.0 for p in passing])
     if not len(levels):
@@ -125,6 +127,26 @@ def charts(made: Made) -> list[plots.Chart]:
             plots.Curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
         )
     return out
+
+
+def _cost_curve(made: Made) -> plots.Curves:
+    """What verdicts cost that no person sees, whatever misses and overkills cost and however many
+    parts are bad, as a share of the dearest mistake (Drummond and Holte 2006, Machine Learning 65).
+    """
+    count = made.calibration.chosen_on
+    missed = made.count(bad=True, result=Result.OK) / count.bad
+    overkill = made.count(bad=False, result=Result.NOT_OK) / count.good
+    at = np.array([0.0, 1.0])
+    return plots.Curves(
+        [
+            plots.Line("as decided", at, np.array([overkill, missed])),
+            plots.Line("pass all", at, at),
+            plots.Line("reject all", at, 1 - at),
+        ],
+        title="Cost curve",
+        x="weight of misses: their cost x share of bad parts, of both mistakes'",
+        y="cost",
+    )
 
 
 def _data(made: Made) -> str:
@@ -155,11 +177,6 @@ def _all_judged(made: Made) -> tuple[evaluation.Judged, ...]:
 
 def _judged(part: Part, result: Result) -> evaluation.Judged:
     example, judgement = part.example, part.judgement
-    named = {
-        "confidence": judgement.confidence,
-        "weakest_token": judgement.weakest_token,
-        "agreement": judgement.agreement,
-    }
     score = judgement.decision_score
     return evaluation.Judged(
         truth=Truth(
@@ -178,5 +195,5 @@ def _judged(part: Part, result: Result) -> evaluation.Judged:
         well_formed=judgement.well_formed,
         evidence=judgement.evidence,
         rationale=judgement.rationale,
-        confidences={name: value for name, value in named.items() if value is not None},
+        confidences=evaluation.confidences(judgement.model_dump() | {"decision_score": score}),
     )

@@ -17,7 +17,7 @@ from lad_agent.training.evaluation.figures import (
     paired,
     verdicts,
 )
-from lad_agent.training.evaluation.joined import Joined, Judged, join
+from lad_agent.training.evaluation.joined import Joined, Judged, confidences, join
 from lad_agent.training.evaluation.report import page
 from lad_agent.training.evaluation.scores import auroc
 from lad_agent.training.evaluation.tables import markdown, table
@@ -31,6 +31,7 @@ __all__ = [
     "Truth",
     "auroc",
     "by_difference",
+    "confidences",
     "evaluate",
     "figures_of",
     "join",

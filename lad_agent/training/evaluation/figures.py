@@ -10,7 +10,7 @@ import numpy as np
 
 from lad_agent.training.evaluation import bootstrap, scores
 from lad_agent.training.evaluation.bootstrap import Resampling
-from lad_agent.training.evaluation.joined import CONFIDENCES, MARGINS, Joined, Judged, join
+from lad_agent.training.evaluation.joined import SOURCES, Joined, Judged, join
 from lad_agent.training.evaluation.scores import Floats
 
 Metrics = dict[str, Any]
@@ -70,7 +70,7 @@ def metrics(judged: Sequence[Judged], resampling: Resampling | None = None) -> M
         },
         "confidence_sources": {
             source: knowing(source, holders, resampling)
-            for source in (*CONFIDENCES, *MARGINS)
+            for source in SOURCES
             if (holders := having(source, judged))
         },
         "baselines": {

@@ -11,9 +11,11 @@ from lad_agent.judgement import Result
 from lad_agent.training.evaluation import jsonl
 from lad_agent.training.evaluation.truth import Truth, read_truth
 
-CONFIDENCES = ("confidence", "weakest_token", "agreement")
-MARGINS = ("anomaly_score", "decision_score")
-"""Scores s that are read as the confidence 0.5 + |s - 0.5|."""
+DRAWN = ("confidence", "weakest_token", "agreement", "anomaly_score", "decision_score")
+"""Sources of confidence that are drawn as curves."""
+SOURCES = (*DRAWN, "mean_logprob", "sum_logprob", "evidence", "image_quality")
+"""All sources of confidence; see `confidences`."""
+_EVIDENCE = {"consistent": 1.0, "unchecked": 0.5, "contradicted": 0.0}
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ def _line(
     anomalous = entry.get("anomalous")
     if anomalous is not None and not isinstance(anomalous, bool):
         raise ValueError(f"anomalous is {anomalous!r}, neither true, false nor null")
-    scores = {name: _share(entry, name) for name in (*CONFIDENCES, *MARGINS)}
-    score = scores["decision_score"]
+    score = _share(entry, "decision_score")
     judged = Judged(
         truth=truth,
         anomalous=anomalous,
@@ -95,13 +96,34 @@ def _line(
         well_formed=bool(entry.get("well_formed")),
         evidence=str(entry.get("evidence", "unchecked")),
         rationale=str(entry.get("rationale") or ""),
-        confidences={
-            name: 0.5 + abs(value - 0.5) if name in MARGINS else value
-            for name, value in scores.items()
-            if value is not None
-        },
+        confidences=confidences(entry),
     )
     return digest, (int(entry.get("attempt", 1)), str(entry.get("id", ""))), judged
+
+
+def confidences(told: Mapping[str, Any]) -> dict[str, float]:
+    """What a judgement's values say about being right, those of `SOURCES` that are there.
+
+    All from 0 to 1: a score s as 0.5 + |s - 0.5|, a log-probability as the probability, evidence as
+    1 where it is consistent, 0.5 where nothing could be checked and 0 where it contradicts.
+
+    Raises:
+        ValueError: one is no number in its range.
+    """
+    found = {name: _confidence(told, name) for name in SOURCES}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _confidence(told: Mapping[str, Any], name: str) -> float | None:
+    if name == "evidence":
+        return _EVIDENCE.get(str(told.get(name)))
+    if name.endswith("_logprob"):
+        value = told.get(name)
+        if value is not None and not -math.inf < value <= 0:
+            raise ValueError(f"{name} is {value}, not a number below 0")
+        return None if value is None else math.exp(value)
+    share = _share(told, name)
+    return 0.5 + abs(share - 0.5) if share is not None and name.endswith("_score") else share
 
 
 def _share(entry: Mapping[str, Any], name: str) -> float | None:

@@ -13,7 +13,7 @@ from lad_agent import atomic, images
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import plots, scores, tables
 from lad_agent.training.evaluation.figures import Metrics, having
-from lad_agent.training.evaluation.joined import CONFIDENCES, MARGINS, Judged
+from lad_agent.training.evaluation.joined import DRAWN, Judged
 
 SHOWN = 40
 """Mistakes that the page shows at most."""
@@ -160,7 +160,7 @@ def _reliability(judged: Sequence[Judged]) -> plots.Curves | None:
 
 def _risk(judged: Sequence[Judged]) -> plots.Curves | None:
     lines, highest = [], 0.0
-    for source in (*CONFIDENCES, *MARGINS):
+    for source in DRAWN:
         if holders := having(source, judged):
             columns = _columns(source, holders)
             coverage, risk, _ = scores.risk_coverage(*columns, np.ones((1, len(holders))))

@@ -28,7 +28,7 @@ def test_the_page_needs_nothing_else_and_holds_every_part(made: Made) -> None:
     assert "promise: at most 10.0% escapes, 95% sure; at most 10.0% overkill, 95% sure" in text
     for title in (
         "ROC of", "Reliability of", "Risk at", "Confidence by truth", "Passed by threshold",
-        "Cost a part",
+        "Cost a part", "Cost curve",
     ):  # fmt: skip
         assert f'aria-label="{title}' in text
     data = json.loads(re.search(r'id="parts">(.*)</script>', text)[1])  # type: ignore[index]
