@@ -58,6 +58,7 @@ class Counts:
     good: int = 0
     bad: int = 0
     escalated: int = 0
+    passed_good: int = 0
     passed_bad: int = 0
     right_bad: int = 0
     right_good: int = 0
@@ -67,16 +68,20 @@ class Counts:
         return Counts(*(a + b for a, b in pairs))
 
     @property
-    def shares(self) -> tuple[float, float, float]:
-        """Sent to people, bad parts passed of all bad, balanced accuracy (no verdict is wrong)."""
+    def shares(self) -> tuple[float, float, float, float]:
+        """Sent to people; bad parts passed, of the bad; good ones passed, of the good; balanced
+        accuracy (no verdict is wrong)."""
         return (
             self.escalated / max(1, self.good + self.bad),
             self.passed_bad / max(1, self.bad),
+            self.passed_good / max(1, self.good),
             (self.right_bad / max(1, self.bad) + self.right_good / max(1, self.good)) / 2,
         )
 
 
 Curves = Mapping[tuple[str, float], Counts]
+TITLES = ("Sent to people", "Bad parts passed", "Good parts passed", "Balanced accuracy")
+"""Of `Counts.shares`."""
 
 
 def main() -> None:
@@ -141,6 +146,7 @@ def count_of(batch: Spoiled) -> Counts:
             good=not bad,
             bad=bad,
             escalated=result is Result.NOT_DECIDABLE,
+            passed_good=not bad and result is Result.OK,
             passed_bad=bad and result is Result.OK,
             right_bad=bad and judgement.anomalous is True,
             right_good=not bad and judgement.anomalous is False,
@@ -149,32 +155,33 @@ def count_of(batch: Spoiled) -> Counts:
 
 
 def markdown(found: Curves) -> str:
-    """Three tables of strength by degradation, and one of what has no strength."""
+    """Tables of strength by degradation, and one of what has no strength."""
     out = []
-    for place, title in enumerate(("Sent to people", "Bad parts passed", "Balanced accuracy")):
+    for place, title in enumerate(TITLES):
         rows = [[title, *(f"{strength:g}" for strength in STRENGTHS)]]
         rows += [
             [name, *(f"{share:.1%}" for share in curve(found, name)[place])]
             for name in DEGRADATIONS
         ]
         out.append(judged.table(rows))
-    rows = [["", "parts", "sent to people", "bad parts passed"]]
+    rows = [["", "parts", "sent to people", "bad parts passed", "good parts passed"]]
     for name in OTHERS:
         counts = found[name, 1.0]
-        people, passed, _ = counts.shares
+        people, passed, good, _ = counts.shares
         number = f"{counts.good + counts.bad}"
-        rows.append([name, number, f"{people:.1%}", f"{counts.passed_bad} ({passed:.1%})"])
+        passes = f"{counts.passed_bad} ({passed:.1%})", f"{counts.passed_good} ({good:.1%})"
+        rows.append([name, number, f"{people:.1%}", *passes])
     return "\n\n".join([*out, judged.table(rows)])
 
 
 def curve(found: Curves, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The three shares of `Counts` of one degradation at every strength, shape [3, strengths]."""
+    """The shares of `Counts` of one degradation at every strength, shape [4, strengths]."""
     counts = [found["nothing", 0.0], *(found[name, strength] for strength in STRENGTHS[1:])]
     return np.array([count.shares for count in counts]).T
 
 
 def draw(found: Curves, path: Path) -> None:
-    """One panel a degradation with three curves each; the same figures give the same file."""
+    """One panel a degradation with a curve a title; the same figures give the same file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -182,8 +189,8 @@ def draw(found: Curves, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(2, 4, figsize=(11, 5.4), sharex=True, sharey=True)
-    labels = ("sent to people", "bad parts passed", "balanced accuracy")
-    colours = ("#2f7fc1", "#d2691e", "#2e9e62")
+    labels = [title.lower() for title in TITLES]
+    colours = ("#2f7fc1", "#d2691e", "#8a8a8a", "#2e9e62")
     for panel, name in zip(panels.flat, DEGRADATIONS, strict=True):
         for values, label, colour in zip(curve(found, name), labels, colours, strict=True):
             panel.plot(STRENGTHS, values, marker="o", markersize=3, label=label, color=colour)
@@ -191,7 +198,7 @@ def draw(found: Curves, path: Path) -> None:
         panel.set_ylim(-0.03, 1.03)
         panel.grid(alpha=0.3)
     figure.supxlabel("strength")
-    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=3)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=4)
     figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
@@ -206,7 +213,8 @@ def _file(model: Path, count: int) -> str:
     from lad_agent.reasoners.checkpoint import fingerprint
 
     tasks = [recipe.load(recipe.shipped(product)).recipe_version for product in synloco.PRODUCTS]
-    digest = hashlib.sha256(f"{tasks} {judged.SIZE}".encode()).hexdigest()[:8]
+    names = [field.name for field in dataclasses.fields(Counts)]
+    digest = hashlib.sha256(f"{tasks} {judged.SIZE} {names}".encode()).hexdigest()[:8]
     return f"{fingerprint(model)}-degradations-{count}-{digest}.jsonl"
 
 

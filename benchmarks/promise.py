@@ -86,7 +86,7 @@ def main() -> None:
 def rows(found: Mapping[float, Mapping[str, Trials]]) -> list[list[str]]:
     """Heading, and a row for each promise, group of parts and way."""
     out = [
-        ["promise", "parts", "way", "kept its word", "escapes, mean", "worst",
+        ["promise", "parts", "way", "kept its word", "broke it, of all", "escapes, mean", "worst",
          "good parts decided", "bad parts decided", "refused", "confidence learned"]
     ]  # fmt: skip
     for escape, groups in found.items():
@@ -94,16 +94,20 @@ def rows(found: Mapping[float, Mapping[str, Trials]]) -> list[list[str]]:
             for name, way in (("promised", trials.promised), ("naive", trials.naive)):
                 counts = (str(trials.refused), str(trials.learned))
                 ends = counts if name == "promised" else ("-", "-")
-                out.append([f"{escape:.0%} at {SURE:.0%}", group, name, *_cells(way), *ends])
+                refused = trials.refused if name == "promised" else 0
+                out.append(
+                    [f"{escape:.0%} at {SURE:.0%}", group, name, *_cells(way, refused), *ends]
+                )
     return out
 
 
-def _cells(way: Way | None) -> Sequence[str]:
+def _cells(way: Way | None, refused: int) -> Sequence[str]:
     if way is None:
-        return ("-",) * 5
+        return ("-",) * 6
     low, high = way.interval
     return (
         f"{way.kept} of {way.made}: {way.kept / way.made:.1%} ({low:.1%}-{high:.1%})",
+        f"{way.made - way.kept} of {way.made + refused}",
         f"{way.escape_rate:.2%}",
         f"{way.worst:.2%}",
         f"{way.coverage_good:.1%}",

@@ -64,7 +64,8 @@ class Policy(_Strict):
     A part whose weakest token is below `sample_below` is in doubt: `samples` more rationales are
     drawn, and it is judged again under `other_references` of the recipe's further references.
     `pass_confidence` and `reject_confidence` stand in for `min_confidence` where they are set.
-    With `on_alarm: hold` every part goes to people as soon as a promise is seen to be broken.
+    With `on_alarm: hold` every part goes to people as soon as an alarm is raised: a promise is seen
+    to be broken, or confidence or score have drifted.
     """
 
     pass_below: Share = 0.5

@@ -65,7 +65,8 @@ class Watched:
     quantity; `parts` have the result that does the harm (passed for escapes), of these `audited`
     were decided and `found` are of the promise's class (bad). `rate` of `parts`, between `low` and
     `high` with 95 % certainty each, is of that class, and `allowed` is the most that the promise
-    leaves room for. `state` is `kept so far`, `unknown` or `broken`.
+    leaves room for. `state` is `kept so far`, `unknown` or `broken`. The promise is valid for
+    parts with the `mix` of defects that it was made on.
     """
 
     product: str
@@ -82,6 +83,7 @@ class Watched:
     high: float
     allowed: float
     state: str
+    mix: str
 
 
 @dataclass(frozen=True)
@@ -312,6 +314,7 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         high=estimate.upper,
         allowed=promise.allowed(promised.at_most, line),
         state="broken" if breaks else "unknown" if estimate.rate is None else "kept so far",
+        mix=one.calibration.mix,
     )
 
 

@@ -226,7 +226,7 @@ def test_sources_of_confidence_are_shares() -> None:
         "anomaly_score": pytest.approx(0.9), "sum_logprob": pytest.approx(0.25), "evidence": 0.0
     }  # fmt: skip
     assert evaluation.confidences({"evidence": "unchecked"}) == {"evidence": 0.5}
-    with pytest.raises(ValueError, match="mean_logprob is 0.5"):
+    with pytest.raises(ValueError, match=r"mean_logprob is 0\.5"):
         evaluation.confidences({"mean_logprob": 0.5})
     with pytest.raises(ValueError, match="weakest_token is nan"):
         evaluation.confidences({"weakest_token": math.nan})

@@ -328,8 +328,8 @@ def _impossible(key: str, harmed: Floats, of: int, rate: float, sure: float) -> 
     least = math.ceil(1000 * upper_bound(top, of, sure)) / 1000
     return (
         f"no threshold keeps {percent(rate, 1)}, {percent(sure)} sure: {top} of {of} {kind} parts "
-        f"would {what} as the surest of all; ask for {percent(least, 1)} or more, label more "
-        "parts, or mend the model"
+        f"would {what} as the surest of all; label more parts, or mend the model (these parts "
+        f"allow {percent(least, 1)}, but a rate chosen by them is promised on fresh ones only)"
     )
 
 
