@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lad_agent import policy, recipe
+from lad_agent import images, policy, recipe
 from lad_agent.judgement import Result
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.local import TransformersReasoner
+from lad_agent.recipe import Recipe
 from lad_agent.training import synloco
+from lad_agent.training.degradations import degraded
 from lad_agent.training.pocket.data import resize
 
 MOST_BYTES = 16 * 2**20
@@ -56,6 +58,31 @@ def test_what_is_not_the_product_is_never_passed(
     ]
     results = [policy.decide(found, task.policy).result for found in pocket.judge_batch(questions)]
     assert Result.OK not in results
+
+
+@pytest.mark.parametrize("product", synloco.PRODUCTS)
+def test_what_cannot_be_decided_is_never_passed(pocket: TransformersReasoner, product: str) -> None:
+    task = recipe.load(recipe.shipped(product))
+    without = dataclasses.replace(task, references=(), reference_sha256=(), task_version="without")
+    results = []
+    for index in range(2):
+        plain = synloco.sample(product, 2_000_000, index, "train", 196, "normal").photo.image
+        for name in ("blur", "darkness", "glare", "noise", "occlusion"):
+            spoiled = degraded(Image.fromarray(plain), name, 1.0, index)
+            results.append(_decided(pocket, task, spoiled))
+        results.append(_decided(pocket, without, Image.fromarray(plain)))
+    assert Result.OK not in results
+    assert results.count(Result.NOT_DECIDABLE) >= len(results) - 2
+
+
+def _decided(pocket: TransformersReasoner, task: Recipe, image: Image.Image) -> Result:
+    """As on the line: what the gate stops goes to a person, the rest is judged and decided."""
+    side = images.shorter_side(image, task.region)
+    shown = images.prepare(image, task.region, task.image_size)
+    if images.gate(shown, side) is not None:
+        return Result.NOT_DECIDABLE
+    [judged] = pocket.judge_batch([Question(task, shown, "2" * 64)])
+    return policy.decide(judged, task.policy).result
 
 
 def test_a_picture_is_judged_with_reasons(pocket: TransformersReasoner) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -158,14 +158,15 @@ def test_every_way_sends_parts_to_people() -> None:
 def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
     def counts(strength: float) -> degradations.Counts:
         people = round(20 * strength)
-        return degradations.Counts(10, 10, people, 0, 10 - people // 2, 10 - people // 2)
+        left = 10 - people // 2
+        return degradations.Counts(10, 10, people, left, 0, left, left)
 
     found = {
         (batch.what, batch.strength): counts(batch.strength) for batch in degradations.batches(2)
     }
     told = degradations.markdown(found)
     assert "| blur | 0.0% | 10.0% | 20.0% | 35.0% | 50.0% | 75.0% | 100.0% |" in told
-    assert told.count("| no reference | 20 | 100.0% | 0 (0.0%) |") == 1
+    assert told.count("| no reference | 20 | 100.0% | 0 (0.0%) | 0 (0.0%) |") == 1
     for name in ("a.svg", "b.svg"):
         degradations.draw(found, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
@@ -175,7 +176,8 @@ def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
 def test_counts_that_are_kept_are_not_made_again(tmp_path: Path) -> None:
     todo = list(degradations.batches(2))
     file = tmp_path / degradations._file(EMBEDDED, 2)
-    one = {"good": 1, "bad": 1, "escalated": 0, "passed_bad": 0, "right_bad": 1, "right_good": 1}
+    none = dict.fromkeys((field.name for field in fields(degradations.Counts)), 0)
+    one = none | {"good": 1, "bad": 1}
     judged.append_lines(file, [batch.told | {"counts": one} for batch in todo])
     found = degradations.measure(EMBEDDED, 2, tmp_path, 1)
     assert len(found) == 1 + len(DEGRADATIONS) * 6 + 3
