@@ -1,5 +1,6 @@
 """The calibration in the recipe: a new version, all else as it was written."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,17 @@ def test_a_calibration_edited_by_hand_is_refused(path: Path) -> None:
         recipe.load(path)
     file.write_text(whole)
     assert recipe.check(path) == []
+
+
+def test_a_calibration_of_another_format_is_refused(path: Path) -> None:
+    write(path, choose(parts(60, 60), recipe.load(path), Asked(0.1)))
+    [file] = path.parent.glob("*.json")
+    other = file.read_text().replace('"format": 1', '"format": 2').encode()
+    old, new = (hashlib.sha256(data).hexdigest() for data in (file.read_bytes(), other))
+    file.write_bytes(other)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(RecipeError, match=r"is of another version; run lad-agent calibrate again"):
+        recipe.load(path)
 
 
 def test_a_recipe_of_before_calibrations_keeps_its_version(path: Path) -> None:
