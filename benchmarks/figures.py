@@ -39,7 +39,7 @@ from lad_agent.recipe import Recipe, Rule
 from lad_agent.training import synloco
 from lad_agent.training.evaluation import Judged, Metrics, Truth, metrics, verdicts
 from lad_agent.training.pocket import rules as random_rules
-from lad_agent.training.pocket.data import facts_of, resize
+from lad_agent.training.pocket.data import resize
 from lad_agent.training.pocket.vision import visual_tokens
 from lad_agent.training.workers import pool
 
@@ -135,7 +135,7 @@ def picture(
 ) -> Case:
     """One picture of a kind, under a recipe of its product."""
     sample = synloco.sample(task.product, seed, index, split, 392, kind)
-    facts = facts_of(sample)
+    facts = synloco.facts_of(sample)
     truth = Truth(
         product=task.product,
         anomalous=_anomalous(task, facts),

@@ -23,6 +23,9 @@ def synth(
     size: Annotated[int, typer.Option(min=56, max=4096, help="Side in pixels.")] = 392,
     train: Annotated[int | None, typer.Option(min=0, help="Good images for training.")] = None,
     validation: Annotated[int | None, typer.Option(min=0, help="And for validation.")] = None,
+    varied: Annotated[
+        int, typer.Option(min=0, help="And pictures of any content for training.")
+    ] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (one a core).")] = None,
 ) -> None:
     """Make pictures of five products in the folder layout of MVTec LOCO, with recipe and truth."""
@@ -49,6 +52,7 @@ def synth(
                 workers=workers or os.cpu_count() or 1,
                 train=train,
                 validation=validation,
+                varied=varied,
             )
         except OSError as error:
             raise UsageError(f"{directory}: cannot be written ({error.strerror})") from error

@@ -227,7 +227,7 @@ def test_pictures_of_nothing_are_of_the_models_size(monkeypatch: pytest.MonkeyPa
 def test_facts_list_every_class_of_the_product() -> None:
     for index, product in enumerate(synloco.PRODUCTS):
         sample = synloco.sample(product, 6, index, "train", 196, "varied")
-        facts = data.facts_of(sample)
+        facts = synloco.facts_of(sample)
         assert {noun: len(cells) for noun, cells in facts.places.items()} == sample.plan.counts
         assert facts.attributes == sample.plan.attributes
 

@@ -24,6 +24,7 @@ from lad_agent.errors import StoreReadOnly, UsageError
 from lad_agent.rationale import Facts, clauses
 from lad_agent.recipe import Rule, shipped
 from lad_agent.training import synloco
+from lad_agent.training.sources import open_source
 from lad_agent.training.synloco import dataset, juice_bottle, nuisance, pushpins, screw_bag
 from lad_agent.training.synloco.nuisance import HELD_OUT, TRAIN
 from lad_agent.training.synloco.scene import (
@@ -285,6 +286,26 @@ def test_lines_of_truth_match_the_files(product: str, written: dict[str, Path]) 
             logical = line["kind"] == "logical"
             named = (f"rule_{line['rule']}",) if logical else DAMAGE_KINDS
             assert found in {values[name] for name in named}
+
+
+def test_pictures_of_any_content_are_for_training(tmp_path: Path) -> None:
+    folder = dataset.write(
+        tmp_path, "juice_bottle", 4, SEED, size=SIZE, train=0, validation=0, varied=40
+    )
+    examples = [e for e in open_source(folder) if e.split == "train"]
+    assert Counter(e.image.parent.name for e in examples)["varied"] == 20
+    kinds = Counter(e.kind for e in examples)
+    assert kinds["logical"] > 20
+    assert min(kinds["good"], kinds["structural"]) >= 5
+    task = recipe.load(folder / "recipe.yaml")
+    for e in examples:
+        assert e.facts is not None
+        said = clauses(task.product, task.rules, e.facts)
+        assert e.rule == next((clause.rule for clause in said if not clause.ok), None)
+        assert e.anomalous == (e.rule is not None)
+    plain = dataset.write(tmp_path / "b", "juice_bottle", 4, SEED, size=SIZE, train=0, validation=0)
+    for image in sorted(plain.rglob("test/*/*.png")):
+        assert image.read_bytes() == (folder / image.relative_to(plain)).read_bytes()
 
 
 @pytest.mark.parametrize("product", synloco.PRODUCTS)

@@ -131,7 +131,7 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         planned = synloco.plan(product, seed, index, "train", kind)
         index += NEXT * (planned.structural not in HARD_DAMAGE[product])
     sample = synloco.sample(product, seed, index, "train", size, kind)
-    return resize(sample.photo.image), cover_of(sample.photo, size), facts_of(sample)
+    return resize(sample.photo.image), cover_of(sample.photo, size), synloco.facts_of(sample)
 
 
 def reference(product: str, seed: int, number: int) -> Pixels:
@@ -155,14 +155,6 @@ def cover_of(photo: Photo, size: int, nouns: Sequence[str] = NOUNS) -> Pixels:
     blocks = PATCHES_A_SIDE // MERGE
     split = masks.reshape(len(nouns), blocks, MERGE, 4, blocks, MERGE, 4).mean(axis=(3, 6))
     return np.asarray(split.transpose(1, 3, 2, 4, 0).reshape(TOKENS, -1), np.uint8)
-
-
-def facts_of(sample: synloco.Sample) -> Facts:
-    """Facts of a SynLOCO sample, with every class of its product listed."""
-    places: dict[str, list[str]] = {noun: [] for noun in synloco.classes(sample.plan.product)}
-    for part in sample.photo.parts:
-        places[part.cls].append(part.cell)
-    return Facts(sample.plan.product, places, dict(sample.photo.attributes))
 
 
 def resize(image: Pixels) -> Pixels:

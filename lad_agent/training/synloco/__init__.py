@@ -10,6 +10,7 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 
+from lad_agent.rationale import Facts
 from lad_agent.training.synloco.nuisance import Photo, held_out_axes, photograph
 from lad_agent.training.synloco.scene import (
     HELD_OUT_BACKGROUNDS,
@@ -77,6 +78,14 @@ def sample(product: str, seed: int, index: int, split: Split, size: int, kind: K
     rng, beyond, planned = _planned(product, seed, index, split, kind)
     scene = drawer.draw(rng, planned, look(rng, beyond))
     return Sample(planned, photograph(rng, scene, size, beyond))
+
+
+def facts_of(sample: Sample) -> Facts:
+    """What is in a picture, with every class of its product listed."""
+    places: dict[str, list[str]] = {noun: [] for noun in classes(sample.plan.product)}
+    for part in sample.photo.parts:
+        places[part.cls].append(part.cell)
+    return Facts(sample.plan.product, places, dict(sample.photo.attributes))
 
 
 def plan(product: str, seed: int, index: int, split: Split, kind: Kind) -> Plan:

@@ -1,6 +1,7 @@
 """SynLOCO on disk, in MVTec LOCO AD's folder layout, with a line of truth for every picture.
 
 <product>/train/good/000.png              validation/good/
+          train/varied/varied/  train/varied/good/  ...
           test/good/  test/logical_anomalies/  test/structural_anomalies/
           ground_truth/<kind>/000/000.png  defects_config.json
           recipe.yaml  reference.png  truth.jsonl
@@ -16,20 +17,26 @@ from typing import Any
 import cv2
 import numpy as np
 
-from lad_agent import recipe
+from lad_agent import rationale, recipe
 from lad_agent.errors import StoreReadOnly, UsageError
+from lad_agent.recipe import Rule
 from lad_agent.training import synloco
 from lad_agent.training.synloco.nuisance import plain
-from lad_agent.training.synloco.scene import Image, Look
+from lad_agent.training.synloco.scene import DAMAGE, Image, Look
 from lad_agent.training.workers import pool
 
 _FOLDERS = {
     "normal": "good",
     "logical": "logical_anomalies",
     "structural": "structural_anomalies",
+    "varied": "varied",
 }
 _KIND_NAMES = {"normal": "good", "logical": "logical", "structural": "structural"}
 _CHUNK = 25
+_VARIED: tuple[synloco.Kind, ...] = (
+    "varied", "normal", "varied", "logical", "varied", "structural",
+)  # fmt: skip
+"""By turns: nearly everything breaks a rule where all is drawn."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +64,15 @@ def write(
     workers: int = 1,
     train: int | None = None,
     validation: int | None = None,
+    varied: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
     """Write `count` test pictures of one product, half of them anomalous; returns its folder.
 
     A quarter of all is logical, a quarter structural (an odd one more logical). `train` and
-    `validation` good pictures default to a tenth each. The same arguments give the same bytes
-    whatever `workers` is.
+    `validation` good pictures default to a tenth each. `varied` pictures of any content are for
+    training too: who learns from good parts alone unlearns to count. The same arguments give the
+    same bytes whatever `workers` is.
 
     Raises:
         UsageError: the product is unknown, or the folder holds another set already.
@@ -81,7 +90,7 @@ def write(
     tasks = list(
         _tasks(
             unfinished, product, count, seed, split, size,
-            tenth if train is None else train, tenth if validation is None else validation,
+            tenth if train is None else train, tenth if validation is None else validation, varied,
         )
     )  # fmt: skip
     try:
@@ -117,6 +126,7 @@ def _tasks(
     size: int,
     train: int,
     validation: int,
+    varied: int,
 ) -> Iterable[Task]:
     bad = count // 2
     structural = bad // 2
@@ -132,6 +142,9 @@ def _tasks(
         for n in range(number):
             yield Task(folder, product, part, kind, n, seed, index, split, size)
             index += 1
+    for n in range(varied):
+        kind = _VARIED[n % len(_VARIED)]
+        yield Task(folder, product, "train/varied", kind, n, seed, index + n, split, size)
 
 
 def _run(
@@ -157,8 +170,10 @@ def _write_picture(task: Task) -> dict[str, Any]:
     sample = synloco.sample(task.product, task.seed, task.index, task.split, task.size, task.kind)
     path = _image_path(task)
     _write_png(path, sample.photo.image)
-    mask = None
-    if task.kind != "normal" and sample.photo.mask is not None:
+    mask, kind, rule = None, _KIND_NAMES.get(task.kind), sample.plan.rule
+    if kind is None:
+        kind, rule = _judged(sample)
+    elif kind != "good" and task.part == "test" and sample.photo.mask is not None:
         mask = _mask_path(task)
         mask.parent.mkdir(parents=True, exist_ok=True)
         value = _pixel_values(task.product)[_defect(sample.plan.rule, sample.plan.structural)]
@@ -167,9 +182,9 @@ def _write_picture(task: Task) -> dict[str, Any]:
         "image": path.relative_to(task.directory).as_posix(),
         "product": task.product,
         "split": task.split,
-        "anomalous": task.kind != "normal",
-        "kind": _KIND_NAMES[task.kind],
-        "rule": sample.plan.rule,
+        "anomalous": kind != "good",
+        "kind": kind,
+        "rule": rule,
         "cause": sample.plan.cause,
         "objects": [
             {
@@ -186,6 +201,17 @@ def _write_picture(task: Task) -> dict[str, Any]:
         "seed": task.seed,
         "index": task.index,
     }
+
+
+def _judged(sample: synloco.Sample) -> tuple[str, str | None]:
+    """What a picture of any content is under its product's rules, and the first one it breaks."""
+    product = sample.plan.product
+    rules = [Rule(id=rule_id, text=text) for rule_id, text in synloco.rules(product)]
+    clauses = rationale.clauses(product, rules, synloco.facts_of(sample))
+    broken = next((clause for clause in clauses if not clause.ok), None)
+    if broken is None:
+        return "good", None
+    return ("structural" if broken.subject == DAMAGE else "logical"), broken.rule
 
 
 def _image_path(task: Task) -> Path:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training import synloco
-from lad_agent.training.pocket.data import facts_of
 from lad_agent.training.sources import (
     Example,
     Fault,
@@ -103,7 +102,7 @@ def test_synloco_brings_facts_rule_and_cause(synthetic: Path) -> None:
     for e, line in zip(examples, lines, strict=True):
         kind = names.get(line["kind"], line["kind"])
         drawn = synloco.sample("screw_bag", SEED, line["index"], "train", SIZE, kind)
-        assert e.facts == facts_of(drawn)
+        assert e.facts == synloco.facts_of(drawn)
         assert (e.rule, e.cause) == (drawn.plan.rule, drawn.plan.cause)
         assert (e.kind, e.anomalous) == (line["kind"], line["anomalous"])
         assert (e.mask is None) == (line["mask"] is None)
