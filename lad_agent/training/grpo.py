@@ -5,7 +5,6 @@ sees what an uninterrupted one would have seen. Half of them are anomalous. Grou
 are all right or all wrong teach nothing; `pool` chooses prompts by trying them first.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -166,7 +165,7 @@ class Feed:
 
     def __init__(self, prompts: Prompts, config: Grpo, out: Path) -> None:
         self.prompts, self.config, self.path = prompts, config, out / "pools.jsonl"
-        self.pools = [entry["positions"] for entry in self._kept()]
+        self.pools = self._kept()
         self.order = balanced(prompts, count())
         self.drawn: list[int] = []
         self.row = lru_cache(maxsize=4 * config.prompts)(self._row)
@@ -205,19 +204,16 @@ class Feed:
             positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
             entry = {"step": step, "from": tried, "to": end, "alive": alive, "positions": positions}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            runs.add_line(self.path, entry)
         if distributed.is_initialized():
             distributed.barrier()
-        self.pools = [entry["positions"] for entry in self._kept()]
+        self.pools = self._kept()
 
-    def _kept(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+    def _kept(self) -> list[list[int]]:
+        return [entry["positions"] for entry in runs.read_lines(self.path)]
 
     def _next_untried(self) -> int:
-        return max((int(entry["to"]) for entry in self._kept()), default=0)
+        return max((int(entry["to"]) for entry in runs.read_lines(self.path)), default=0)
 
     def _row(self, k: int) -> dict[str, Any]:
         prompt = self.prompts(self.position(k))

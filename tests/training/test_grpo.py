@@ -228,6 +228,19 @@ def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Pat
     assert [entry["step"] for entry in entries] == [0, 3]
 
 
+def test_a_pool_that_was_torn_is_chosen_again(shares: list[int], tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"pool": 4, "refresh": 3, "steps": 9})
+    feed = grpo.Feed(prompts, config, tmp_path)
+    feed.refill(None, None, 0)
+    feed.refill(None, None, 3)
+    pools = feed.pools
+    feed.path.write_text(feed.path.read_text()[:-9])
+    again = grpo.Feed(prompts, config, tmp_path)
+    assert again.pools == pools[:1]
+    again.refill(None, None, 3)
+    assert again.pools == grpo.Feed(prompts, config, tmp_path).pools == pools
+
+
 def test_answers_are_tried_with_the_models_own_sampling(model: Any, processor: Any) -> None:
     batch = [prompts(0), prompts(1)]
     shares = grpo.right(model, processor, batch, CONFIG, 0)
