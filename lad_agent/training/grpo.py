@@ -23,7 +23,7 @@ from lad_agent import images as pictures
 from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.reasoners.processing import usable_size
-from lad_agent.training import runs, stage, synloco, texts
+from lad_agent.training import held_out, runs, stage, synloco, texts
 from lad_agent.training.bases import Base
 from lad_agent.training.config import Grpo, RunConfig
 from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
@@ -354,6 +354,8 @@ def _say_of(
 def _lessons(config: RunConfig, findings: Iterable[Finding], say: Say) -> Lessons | None:
     """What to learn from; None for SynLOCO's own pictures."""
     if config.base == "pocket" and not config.data.paths and not config.data.reviews:
+        if config.data.held_out is not None:
+            held_out.pictures(config.data.held_out)  # what is wrong with them is told at once
         return None
     lessons = learn_from(config, findings, say)
     if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:

@@ -66,6 +66,8 @@ def train(
 ) -> Path | None:
     """Train into the run folder `out`; the folder of the model or adapter, None if stopped.
 
+    A run that was ended while it judged the held-out pictures is resumed by judging them.
+
     Raises:
         UsageError: `out` holds another run.
         CheckFailed: the loss is no number, or the run ended itself because it taught nothing.
@@ -74,7 +76,9 @@ def train(
     """
     base = bases.find(config.base)
     told = say if runs.first_process() else _silent
-    if resume and (out / result(config)).is_dir():
+    compared = out / "held_out.json"
+    whole = config.data.held_out is None or compared.exists()
+    if resume and whole and (out / result(config)).is_dir():
         raise UsageError(f"{out}: this run has finished; its result is {out / result(config)}")
     told(bases.licence(base))
     plan = make(base, told)
@@ -83,9 +87,9 @@ def train(
     if folder is None:
         return None
     if config.data.held_out is not None and runs.first_process():
-        compared = held_out.compare(base, bases.find(str(out)), config.data.held_out)
-        atomic.write(out / "held_out.json", json.dumps(compared, indent=1) + "\n")
-        told(held_out.table(compared))
+        figures = held_out.compare(base, bases.find(str(out)), config.data.held_out)
+        atomic.write(compared, json.dumps(figures, indent=1) + "\n")
+        told(held_out.table(figures))
     lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
     told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
     return folder
@@ -171,8 +175,11 @@ def _fit(
     resume: bool = False,
     say: Say,
 ) -> Path | None:
-    """Bind the folder, train, save. Model and trainer are let go before anything else is loaded."""
+    """Bind the folder, train, save, unless it holds the result already. Model and trainer are let
+    go before anything else is loaded."""
     run = runs.open_run(out, stage, config, base=base.fingerprint, data=plan.data, resume=resume)
+    if (out / result(config)).is_dir():
+        return out / result(config)
     if runs.first_process():
         lessons.keep_reviews(plan.reviews, run)
     model, processor = bases.open_base(base, config)

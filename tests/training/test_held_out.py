@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.training import bases, held_out, promotion, runs, sft
-from lad_agent.training.config import RunConfig
+from lad_agent.training import bases, grpo, held_out, promotion, runs, sft
+from lad_agent.training.config import RunConfig, changed
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
@@ -119,19 +119,9 @@ def test_pictures_of_one_class_prove_nothing() -> None:
     assert "one class" in str(held_out.worse(_found(all=(none, none))))
 
 
-def test_a_product_without_a_recipe_cannot_be_judged(taught: Path, tmp_path: Path) -> None:
-    folder = own_pictures(tmp_path / "toy", 2, toy.DARK, striped=True)
-    (folder / "recipe.yaml").unlink()
-    examples = held_out.pictures(folder)
-    with pytest.raises(UsageError, match=r"no recipe\.yaml for toy"):
-        held_out.judge(bases.find(str(taught)), examples)
-
-
-def test_a_run_tells_how_it_went_on_held_out_pictures(
-    small: Path, held: Path, tmp_path: Path
-) -> None:
-    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
-    config = RunConfig.model_validate(
+def _config(small: Path, held: Path, data: Path) -> RunConfig:
+    """A run of one step."""
+    return RunConfig.model_validate(
         {
             "base": str(small),
             "image_size": toy.SIZE,
@@ -140,12 +130,51 @@ def test_a_run_tells_how_it_went_on_held_out_pictures(
             "sft": {"steps": 1, "batch": 2, "micro": 2},
         }
     )
+
+
+def test_a_product_without_a_recipe_stops_a_run_before_it_starts(
+    small: Path, tmp_path: Path
+) -> None:
+    held = own_pictures(tmp_path / "held" / "toy", 2, toy.DARK, striped=True)
+    (held / "recipe.yaml").unlink()
+    data = own_pictures(tmp_path / "data" / "toy", 4, toy.DARK)
+    config = _config(small, held, data)
+    for train, settings in (
+        (sft.train, config),
+        (grpo.train, changed(config, base="pocket", data={"paths": []})),
+    ):
+        with pytest.raises(UsageError, match=r"no recipe\.yaml for toy"):
+            train(settings, tmp_path / "run", say=lambda text: None)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_tells_how_it_went_on_held_out_pictures(
+    small: Path, held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended while it judges them, it is resumed by judging them, and by nothing else."""
+    config = _config(small, held, own_pictures(tmp_path / "toy", 4, toy.DARK))
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(held_out, "compare", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train(config, run, say=lambda text: None)
+    made = (run / "adapter" / "adapter_model.safetensors").stat()
+    with pytest.raises(UsageError, match="another seed"):
+        sft.train(changed(config, seed=1), run, resume=True, say=lambda text: None)
     said: list[str] = []
-    sft.train(config, tmp_path / "run", say=said.append)
-    kept = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    assert sft.train(config, run, resume=True, say=said.append) == run / "adapter"
+    assert (run / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == made.st_mtime_ns
+    assert len(runs.read_lines(run / "metrics.jsonl")) == 1
+    kept = json.loads((run / "held_out.json").read_text())
     assert kept["models"]["before"] == bases.find(str(small)).fingerprint
-    assert kept["models"]["after"] == bases.find(str(tmp_path / "run")).fingerprint
+    assert kept["models"]["after"] == bases.find(str(run)).fingerprint
     assert held_out.table(kept) in said
+    with pytest.raises(UsageError, match="has finished"):
+        sft.train(config, run, resume=True, say=lambda text: None)
+
+
+def _interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_better_model_takes_the_others_place(
