@@ -21,7 +21,7 @@ from transformers import GenerationConfig, TrainerCallback
 
 from lad_agent import images as pictures
 from lad_agent import protocol, rationale
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import UsageError
 from lad_agent.reasoners.processing import usable_size
 from lad_agent.training import held_out, runs, stage, synloco, texts
 from lad_agent.training.bases import Base
@@ -357,10 +357,7 @@ def _lessons(config: RunConfig, findings: Iterable[Finding], say: Say) -> Lesson
         if config.data.held_out is not None:
             held_out.pictures(config.data.held_out)  # what is wrong with them is told at once
         return None
-    lessons = learn_from(config, findings, say)
-    if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:
-        raise CheckFailed("all pictures for training have one label; half must be anomalous")
-    return lessons
+    return learn_from(config, findings, say)
 
 
 def _of_synloco(config: RunConfig) -> Prompts:

@@ -63,11 +63,13 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
     examples = tuple(e for e in report.examples if e.split == "train")
     if not examples:
         raise CheckFailed("no picture is for training: none lies in the split train")
-    if all(e.facts is None for e in examples) and len({e.anomalous for e in examples}) == 1:
-        kind = "anomalous" if examples[0].anomalous else "good"
+    tasks = texts.tasks(report.examples)
+    answers = texts.answers(examples, tasks, other_rules=config.sft.texts.other_rules)
+    if len(answers) == 1:
+        kind = "anomalous" if answers == {True} else "good"
         raise CheckFailed(
-            f"all {len(examples)} pictures for training are {kind}, and their content is not "
-            "known: the model would learn one answer; add a folder with both"
+            f"all {len(examples)} pictures for training are {kind}, by their labels or by rules "
+            "that cannot be changed: the model would learn one answer; add a folder with both"
         )
     if data.held_out is not None:
         held = held_out.pictures(data.held_out)
@@ -79,7 +81,7 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
     return Lessons(
         examples,
         _asked(report.examples, config),
-        texts.tasks(report.examples),
+        tasks,
         {product: runs.digest(group) for product, group in sorted(lines.items())},
     )
 

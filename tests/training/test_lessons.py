@@ -13,8 +13,9 @@ from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.images import file_sha256
 from lad_agent.training import lessons, runs, texts
 from lad_agent.training.calibration import trained_on
-from lad_agent.training.config import RunConfig
+from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.sources import Finding
+from lad_agent.training.synloco import dataset
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
 
@@ -107,6 +108,21 @@ def test_two_people_who_disagree_stop_the_run(findings: list[Finding]) -> None:
 def test_findings_of_one_kind_teach_one_answer(findings: list[Finding], tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="all 3 pictures are good"):
         lessons.learn_from(_config(reviews=True), findings[::2], _quiet)
+
+
+def test_good_pictures_teach_both_answers_only_under_rules_that_can_be_changed(
+    tmp_path: Path,
+) -> None:
+    """SynLOCO's pictures for training are good, as in MVTec LOCO AD, and their content is known."""
+    data = dataset.write(tmp_path, "pushpins", 2, 1, size=56, train=2, validation=1)
+    config = _config(paths=[data])
+    assert len(lessons.learn_from(config, say=_quiet).examples) == 2
+    with pytest.raises(CheckFailed, match="all 2 pictures for training are good.*one answer"):
+        lessons.learn_from(changed(config, sft={"texts": {"other_rules": 0.0}}), say=_quiet)
+    recipe = data / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("exactly 0 crowded", "no crowded"))
+    with pytest.raises(CheckFailed, match="by rules that cannot be changed"):
+        lessons.learn_from(config, say=_quiet)
 
 
 def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_path: Path) -> None:

@@ -133,6 +133,29 @@ def test_a_label_says_no_more_than_it_knows() -> None:
     assert texts.label_rationale(replace(BAD, rule=None, cause=None)) == "a rule is broken"
 
 
+def test_the_label_answers_where_rules_do_not() -> None:
+    """Content is known, but no rule or one in free text says what is wrong with it."""
+    free = Rule(id="R1", text="the lamps look new")
+    for rules in ((), (free, *RULES[1:])):
+        task = replace(TASK, rules=rules)
+        for kind in ("good", "bad"):
+            shown = replace(SHOWN, kind=kind, cause=None)
+            text = texts.inspection(np.random.default_rng(0), shown, task, other_rules=1.0)
+            answer = protocol.answer_text(texts.label_rationale(shown), shown.anomalous)
+            assert text.completion == answer
+            assert texts.answers([shown], {"toy": task}, other_rules=1.0) == {shown.anomalous}
+
+
+def test_which_answers_are_possible() -> None:
+    tasks = {"toy": TASK}
+    assert texts.answers([SHOWN], tasks, other_rules=0.0) == {False}
+    assert texts.answers([SHOWN], tasks, other_rules=0.1) == {False, True}
+    assert texts.answers([BAD], tasks, other_rules=1.0) == {True}
+    assert texts.answers([SHOWN, SHOWN, BAD], tasks, other_rules=0.0) == {False, True}
+    alone = replace(TASK, rules=RULES[1:2], values={"colour": ("red",)})  # cannot be off
+    assert texts.answers([SHOWN], {"toy": alone}, other_rules=1.0) == {False}
+
+
 def test_a_picture_is_not_its_own_reference() -> None:
     alone = replace(TASK, references=(SHOWN.image,))
     text = texts.inspection(np.random.default_rng(0), SHOWN, alone)
