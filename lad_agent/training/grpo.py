@@ -195,13 +195,17 @@ class Feed:
         return int(pool[k % len(pool)])
 
     def refill(self, model: Any, processor: Any, step: int) -> None:
-        """Choose the pool that goes with `step`, unless it is chosen already."""
+        """Choose the pool that goes with `step`, unless it is chosen already.
+
+        Every process tries the same prompts with the same draws, so that none waits for another
+        and a model whose layers are shared out can answer; the first one's choice is kept.
+        """
         number = step // self.config.refresh
         if number < len(self.pools):
             return
+        tried = self._next_untried()
+        positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
         if runs.first_process():
-            tried = self._next_untried()
-            positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
             entry = {"step": step, "from": tried, "to": end, "alive": alive, "positions": positions}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             runs.add_line(self.path, entry)
@@ -230,13 +234,19 @@ def choose(
 ) -> tuple[list[int], float, int]:
     """Positions from `start` on whose answers are now right, now wrong, half of them anomalous.
 
-    Returns them (`config.pool`, filled up with other ones after four times as many were tried),
-    the share that was mixed, and the first position not tried.
+    Returns them (`config.pool`, filled up with other ones after four times as many were tried, or
+    more where one verdict is rare), the share that was mixed, and the first position not tried.
     """
     mixed: dict[bool, list[int]] = {True: [], False: []}
     other: dict[bool, list[int]] = {True: [], False: []}
     half, at = config.pool // 2, start
-    while at < start + 4 * config.pool and min(map(len, mixed.values())) < half:
+
+    def wanted() -> bool:
+        few = min(len(mixed[side] + other[side]) for side in (False, True)) < half
+        trying = at < start + 4 * config.pool
+        return few or (trying and min(map(len, mixed.values())) < half)
+
+    while wanted():
         batch = [prompts(position) for position in range(at, at + config.prompts)]
         for position, prompt, share in zip(
             range(at, at + len(batch)),

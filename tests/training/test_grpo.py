@@ -209,6 +209,33 @@ def test_mixed_prompts_are_chosen_and_both_verdicts_kept(shares: list[int]) -> N
     assert min(chosen) >= 40
 
 
+def test_a_pool_has_both_verdicts_however_rare_one_is(shares: list[int]) -> None:
+    def rarely(position: int) -> Prompt:
+        one = prompts(position)
+        return replace(one, case=replace(one.case, anomalous=position % 50 == 49))
+
+    config = CONFIG.model_copy(update={"pool": 4})
+    chosen, _, end = grpo.choose(None, None, rarely, config, 0)
+    assert [rarely(p).case.anomalous for p in chosen] == [False, True] * 2
+    assert end == 100
+
+
+def test_every_process_takes_part_and_the_first_one_writes(
+    shares: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"pool": 4})
+    monkeypatch.setenv("RANK", "1")
+    grpo.Feed(prompts, config, tmp_path).refill(None, None, 0)
+    there = list(shares)
+    assert there
+    assert not (tmp_path / "pools.jsonl").exists()
+    monkeypatch.setenv("RANK", "0")
+    feed = grpo.Feed(prompts, config, tmp_path)
+    feed.refill(None, None, 0)
+    assert shares == there * 2
+    assert len(feed.pools) == 1
+
+
 def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"pool": 4, "refresh": 3, "steps": 9})
     feed = grpo.Feed(prompts, config, tmp_path)
