@@ -135,6 +135,12 @@ def last_checkpoint(run: Run) -> Path | None:
     return max(whole, key=_step_of, default=None)
 
 
+def last_step(run: Run) -> int:
+    """The step of the last whole checkpoint, 0 where there is none."""
+    last = last_checkpoint(run)
+    return _step_of(last) if last else 0
+
+
 def half_written(run: Run) -> list[Path]:
     """Checkpoints that were being written when the run ended."""
     return [path for path in _checkpoints(run) if not (path / WHOLE).exists()]
@@ -260,8 +266,7 @@ def _step_back(run: Run) -> None:
     """Leave the folder as the last whole checkpoint found it."""
     for path in half_written(run):
         shutil.rmtree(path)
-    last = last_checkpoint(run)
-    step = _step_of(last) if last else 0
+    step = last_step(run)
     for path in (run.metrics, run.samples):
         kept = [entry for entry in read_lines(path) if entry.get("step", 0) <= step]
         atomic.write(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))

@@ -186,7 +186,7 @@ def _fit(
     steps = getattr(config, stage).steps
     watchers = callbacks.watchers(run, steps=steps, ask=partial(plan.ask, config, processor))
     last = runs.last_checkpoint(run)
-    with callbacks.guarded(run), warnings.catch_warnings():
+    with callbacks.guarded(run, watchers), warnings.catch_warnings():
         # TRL asks transformers for things under their old names.
         warnings.simplefilter("ignore", FutureWarning)
         trainer = plan.trainer(config, model, processor, out, watchers)

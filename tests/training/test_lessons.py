@@ -117,7 +117,7 @@ def test_good_pictures_teach_both_answers_only_under_rules_that_can_be_changed(
     data = dataset.write(tmp_path, "pushpins", 2, 1, size=56, train=2, validation=1)
     config = _config(paths=[data])
     assert len(lessons.learn_from(config, say=_quiet).examples) == 2
-    with pytest.raises(CheckFailed, match="all 2 pictures for training are good.*one answer"):
+    with pytest.raises(CheckFailed, match=r"all 2 pictures for training are good.*one answer"):
         lessons.learn_from(changed(config, sft={"texts": {"other_rules": 0.0}}), say=_quiet)
     recipe = data / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace("exactly 0 crowded", "no crowded"))

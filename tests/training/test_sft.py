@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, PrerequisiteError, UnreadableInput, UsageError
@@ -299,6 +301,35 @@ def test_sigterm_saves_and_resume_ends_where_an_uninterrupted_run_does(
         assert [e.get("loss", e.get("said")) for e in own] == [
             e.get("loss", e.get("said")) for e in other
         ]
+
+
+def test_a_run_that_fails_gives_back_what_it_held(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM and the terminal; on resume TensorBoard is told to forget what comes again."""
+    own, made = callbacks.watchers, list[Any]()
+
+    def fail() -> None:
+        next(one for one in made if isinstance(one, TensorBoardCallback)).tb_writer.flush()
+        raise CheckFailed("no good")
+
+    def watchers(*arguments: Any, **keys: Any) -> list[Any]:
+        made.extend(own(*arguments, **keys))
+        return [*made, _AtStep(4, fail)]
+
+    before, run = signal.getsignal(signal.SIGTERM), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "watchers", watchers)
+        patched.setattr(sys.stderr, "isatty", lambda: True)
+        with pytest.raises(CheckFailed, match="no good"):
+            sft.train(config, run, say=lambda text: None)
+    assert signal.getsignal(signal.SIGTERM) == before
+    bar = next(one.bar for one in made if isinstance(one, callbacks.Progress))
+    assert not bar.disable
+    assert not bar.live.is_started
+    sft.train(config, run, resume=True, say=lambda text: None)
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4]
 
 
 def test_full_training_goes_on_from_its_weights(
