@@ -41,7 +41,7 @@ from lad_agent.reasoners.witness import (
     number_of_parts,
 )
 from lad_agent.recipe import Region, Rule
-from lad_agent.training import synloco
+from lad_agent.training import bases, synloco
 from lad_agent.training.pocket import (
     architecture,
     data,
@@ -868,6 +868,7 @@ def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
     }  # fmt: skip
     assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
     assert str(_shortened().seed) in card["made_by"]
+    assert bases.licence(bases.find(str(finished))) == bases.licence(bases.find("pocket"))
 
 
 @pytest.mark.usefixtures("small_runs")

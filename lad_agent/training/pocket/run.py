@@ -319,6 +319,7 @@ def export(
         "image_size": architecture.IMAGE_SIZE,
         "made_by": f"lad-agent train pocket OUT --seed {config.seed}"
         + (" --base MODEL" if config.base else ""),
+        "licence": bases.POCKET_LICENCE,
         "data": "SynLOCO, and nothing else",
         "configuration": asdict(config),
         "seconds": dict(seconds),
