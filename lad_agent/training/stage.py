@@ -213,8 +213,7 @@ def _save(trainer: Any, base: Base, plan: Plan, run: Run) -> Path:
     trainer.save_model(str(part))
     if runs.first_process():
         (part / "training_args.bin").unlink(missing_ok=True)
-        if not lora:
-            _complete(part, base, plan, run)
+        _complete(part, base, plan, run)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     if distributed.is_initialized():
@@ -223,17 +222,20 @@ def _save(trainer: Any, base: Base, plan: Plan, run: Run) -> Path:
 
 
 def _complete(part: Path, base: Base, plan: Plan, run: Run) -> None:
-    """The card, and the second witness where the tower that it reads is as it was."""
-    if run.config.tower == "frozen":
+    """The card, and a model's second witness where the tower that it reads is as it was."""
+    lora = run.config.adapter == "lora"
+    if run.config.tower == "frozen" and not lora:
         for name in ("witness.json", "witness.safetensors"):
             if (base.folder / name).exists():
                 shutil.copyfile(base.folder / name, part / name)
-    card = bases.card(base)
+    card = {} if lora else bases.card(base)
     if "products" in card:
         card["products"] = sorted({*card["products"], *plan.products})
     card |= {
         "name": run.folder.name,
         "made_by": f"lad-agent train {run.stage}",
+        "run": str(run.folder.resolve()),
+        "base": Base(base.folder, None if lora else base.adapter).fingerprint,
         "licence": bases.licence(base),
         "image_size": run.config.image_size,
         "trained_on": list(plan.products),
