@@ -52,8 +52,12 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
         raise UsageError("no data to learn from: --data PATH (a folder of pictures)")
     sources = [open_source(path) for path in data.paths]
     if data.reviews:
-        # A picture that was reviewed twice, with one finding, is one lesson.
-        found = {(f.sha256 or f.image, f.conforming): f for f in findings}
+        # A picture that was reviewed twice is one lesson, of the later finding: two rules may be
+        # broken, and each review names one. What contradicts is refused below.
+        found: dict[tuple[str | Path, bool], Finding] = {}
+        for one in findings:
+            key = one.sha256 or one.image, one.conforming
+            found[key] = max(one, found.get(key, one), key=lambda f: f.at)
         if not found:
             raise UsageError("no decided review names a picture to learn from: lad-agent review")
         sources.append(from_reviews(found.values(), ALL_FOR_TRAINING))

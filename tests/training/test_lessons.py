@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,16 @@ def test_two_people_who_disagree_stop_the_run(findings: list[Finding]) -> None:
     other = replace(findings[0], conforming=False, rule="R1", by="ben")
     with pytest.raises(CheckFailed, match=r"by ana.*by ben.*contradict"):
         lessons.learn_from(_config(reviews=True), [*findings, other], _quiet)
+
+
+def test_of_two_who_name_different_rules_the_later_one_counts(findings: list[Finding]) -> None:
+    """In whatever order they come; both rules may be broken."""
+    later = replace(findings[1], rule="R2", by="ben", at=AT + timedelta(hours=1))
+    for given in ([*findings, later], [later, *findings]):
+        learned = lessons.learn_from(_config(reviews=True), given, _quiet)
+        assert len(learned.examples) == 6
+        (one,) = [e for e in learned.examples if e.sha256 == later.sha256]
+        assert (one.rule, one.by) == ("R2", "ben")
 
 
 def test_findings_of_one_kind_teach_one_answer(findings: list[Finding], tmp_path: Path) -> None:
