@@ -35,6 +35,7 @@ def test_the_card_says_what_the_model_is_for(pocket: TransformersReasoner) -> No
     card = json.loads((EMBEDDED / "model_card.json").read_text(encoding="utf-8"))
     assert card["products"] == list(synloco.PRODUCTS)
     assert pocket.products == frozenset(synloco.PRODUCTS)
+    assert card["licence"] == "pocket: Apache-2.0"
 
 
 @pytest.mark.parametrize("product", synloco.PRODUCTS)

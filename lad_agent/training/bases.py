@@ -26,6 +26,7 @@ LANGUAGE_LAYERS = (
 )
 """The linear layers that LoRA adapts: those of the language model, none of the tower."""
 
+POCKET_LICENCE = "pocket: Apache-2.0"
 _LICENCES = {
     2048: "Qwen2.5-VL-3B: Qwen Research License, for non-commercial use only",
     3584: "Qwen2.5-VL-7B: Apache-2.0",
@@ -101,7 +102,7 @@ def licence(base: Base) -> str:
     What is made from a base stands under its licence too.
     """
     if base.folder == EMBEDDED:
-        return "pocket: Apache-2.0"
+        return POCKET_LICENCE
     known = _LICENCES.get(_config(base).text_config.hidden_size) or card(base).get("licence")
     return str(known or f"{base.folder.name}: licence unknown; look into its folder")
 

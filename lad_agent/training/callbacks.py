@@ -1,7 +1,8 @@
 """What watches a training, whatever trainer runs it: metrics, checkpoints, rationales, progress.
 
-with callbacks.guarded(run):
-    trainer.train(...)             # with callbacks.watchers(run, steps=1000, ask=...)
+watchers = callbacks.watchers(run, steps=1000, ask=...)
+with callbacks.guarded(run, watchers):
+    trainer.train(...)
 """
 
 import math
@@ -43,14 +44,17 @@ def watchers(run: Run, *, steps: int, ask: Ask) -> list[TrainerCallback]:
 
     out: list[TrainerCallback] = [Stop(), Checkpoints(run), Rationales(run, ask)]
     if runs.first_process():
-        board = SummaryWriter(log_dir=str(run.folder / "tensorboard"))
+        # What an earlier session has measured after its last checkpoint is measured again.
+        first = runs.last_step(run) + 1
+        board = SummaryWriter(log_dir=str(run.folder / "tensorboard"), purge_step=first)
         out += [Metrics(run), TensorBoardCallback(board), Progress(run.stage, steps)]
     return out
 
 
 @contextmanager
-def guarded(run: Run) -> Iterator[None]:
-    """Training and saving go on in here, without transformers' own progress bars.
+def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None]:
+    """Training and saving go on in here, without transformers' own progress bars; the signal and
+    the terminal that `watchers` hold are given back whatever happens.
 
     Raises:
         PrerequisiteError: a checkpoint could not be written, or the memory ran out.
@@ -73,6 +77,10 @@ def guarded(run: Run) -> Iterator[None]:
         raise PrerequisiteError(
             f"{torn[0]} could not be written ({said}); {kept}: free room, then --resume"
         ) from error
+    finally:
+        for watcher in watchers:
+            if isinstance(watcher, Stop | Progress):
+                watcher.close()
 
 
 @contextmanager
@@ -109,8 +117,13 @@ class Stop(TrainerCallback):  # type: ignore[misc]
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hand SIGTERM back."""
         if self.before is not None:
             signal.signal(signal.SIGTERM, self.before)
+            self.before = None
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
@@ -211,6 +224,10 @@ class Progress(TrainerCallback):  # type: ignore[misc]
             self.console.print(said, markup=False, soft_wrap=True)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hand the terminal back."""
         self.bar.stop()
 
 

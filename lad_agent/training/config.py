@@ -86,7 +86,8 @@ class Grpo(_Strict):
 
     `rewards` maps a reward's name to its weight. `beta` weighs the distance to the starting model.
     With `pool` above 0 training goes through that many prompts, chosen anew every `refresh` steps
-    because the model answers them now rightly, now wrongly: other groups teach nothing.
+    because the model answers them now rightly, now wrongly: other groups teach nothing. Half of
+    them are anomalous.
     """
 
     steps: Count = 300
@@ -106,6 +107,12 @@ class Grpo(_Strict):
     def _rewarded(self) -> "Grpo":
         if not any(self.rewards.values()):
             raise ValueError("no reward has a weight; give accuracy and structure theirs")
+        return self
+
+    @model_validator(mode="after")
+    def _pool_has_halves(self) -> "Grpo":
+        if self.pool % 2:
+            raise ValueError(f"pool: {self.pool} has no half; give an even number, or 0 for none")
         return self
 
 
@@ -140,6 +147,15 @@ class RunConfig(_Strict):
     def _tower_can_learn(self) -> "RunConfig":
         if self.tower == "trained" and self.adapter == "lora":
             raise ValueError("tower: trained needs adapter: full; LoRA is on the language model")
+        return self
+
+    @model_validator(mode="after")
+    def _a_checkpoint_stays_whole(self) -> "RunConfig":
+        # The trainer removes old ones before the new one is marked as completely written.
+        if self.keep_checkpoints < 2:
+            raise ValueError(
+                "keep_checkpoints: 1 would leave none whole while the next is written; give 2"
+            )
         return self
 
 

@@ -5,7 +5,6 @@ sees what an uninterrupted one would have seen. Half of them are anomalous. Grou
 are all right or all wrong teach nothing; `pool` chooses prompts by trying them first.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,9 +21,9 @@ from transformers import GenerationConfig, TrainerCallback
 
 from lad_agent import images as pictures
 from lad_agent import protocol, rationale
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import UsageError
 from lad_agent.reasoners.processing import usable_size
-from lad_agent.training import runs, stage, synloco, texts
+from lad_agent.training import held_out, runs, stage, synloco, texts
 from lad_agent.training.bases import Base
 from lad_agent.training.config import Grpo, RunConfig
 from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
@@ -166,7 +165,7 @@ class Feed:
 
     def __init__(self, prompts: Prompts, config: Grpo, out: Path) -> None:
         self.prompts, self.config, self.path = prompts, config, out / "pools.jsonl"
-        self.pools = [entry["positions"] for entry in self._kept()]
+        self.pools = self._kept()
         self.order = balanced(prompts, count())
         self.drawn: list[int] = []
         self.row = lru_cache(maxsize=4 * config.prompts)(self._row)
@@ -196,28 +195,29 @@ class Feed:
         return int(pool[k % len(pool)])
 
     def refill(self, model: Any, processor: Any, step: int) -> None:
-        """Choose the pool that goes with `step`, unless it is chosen already."""
+        """Choose the pool that goes with `step`, unless it is chosen already.
+
+        Every process tries the same prompts with the same draws, so that none waits for another
+        and a model whose layers are shared out can answer; the first one's choice is kept.
+        """
         number = step // self.config.refresh
         if number < len(self.pools):
             return
+        tried = self._next_untried()
+        positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
         if runs.first_process():
-            tried = self._next_untried()
-            positions, alive, end = choose(model, processor, self.prompts, self.config, tried)
             entry = {"step": step, "from": tried, "to": end, "alive": alive, "positions": positions}
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            runs.add_line(self.path, entry)
         if distributed.is_initialized():
             distributed.barrier()
-        self.pools = [entry["positions"] for entry in self._kept()]
+        self.pools = self._kept()
 
-    def _kept(self) -> list[dict[str, Any]]:
-        if not self.path.exists():
-            return []
-        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+    def _kept(self) -> list[list[int]]:
+        return [entry["positions"] for entry in runs.read_lines(self.path)]
 
     def _next_untried(self) -> int:
-        return max((int(entry["to"]) for entry in self._kept()), default=0)
+        return max((int(entry["to"]) for entry in runs.read_lines(self.path)), default=0)
 
     def _row(self, k: int) -> dict[str, Any]:
         prompt = self.prompts(self.position(k))
@@ -234,13 +234,19 @@ def choose(
 ) -> tuple[list[int], float, int]:
     """Positions from `start` on whose answers are now right, now wrong, half of them anomalous.
 
-    Returns them (`config.pool`, filled up with other ones after four times as many were tried),
-    the share that was mixed, and the first position not tried.
+    Returns them (`config.pool`, filled up with other ones after four times as many were tried, or
+    more where one verdict is rare), the share that was mixed, and the first position not tried.
     """
     mixed: dict[bool, list[int]] = {True: [], False: []}
     other: dict[bool, list[int]] = {True: [], False: []}
     half, at = config.pool // 2, start
-    while at < start + 4 * config.pool and min(map(len, mixed.values())) < half:
+
+    def wanted() -> bool:
+        few = min(len(mixed[side] + other[side]) for side in (False, True)) < half
+        trying = at < start + 4 * config.pool
+        return few or (trying and min(map(len, mixed.values())) < half)
+
+    while wanted():
         batch = [prompts(position) for position in range(at, at + config.prompts)]
         for position, prompt, share in zip(
             range(at, at + len(batch)),
@@ -358,11 +364,10 @@ def _say_of(
 def _lessons(config: RunConfig, findings: Iterable[Finding], say: Say) -> Lessons | None:
     """What to learn from; None for SynLOCO's own pictures."""
     if config.base == "pocket" and not config.data.paths and not config.data.reviews:
+        if config.data.held_out is not None:
+            held_out.pictures(config.data.held_out)  # what is wrong with them is told at once
         return None
-    lessons = learn_from(config, findings, say)
-    if len({e.anomalous for e in lessons.examples}) == 1 and not config.sft.texts.other_rules:
-        raise CheckFailed("all pictures for training have one label; half must be anomalous")
-    return lessons
+    return learn_from(config, findings, say)
 
 
 def _of_synloco(config: RunConfig) -> Prompts:

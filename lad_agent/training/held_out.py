@@ -39,7 +39,7 @@ def pictures(path: Path) -> tuple[Example, ...]:
     """The pictures at `path` that are not for training; all of them in a user's own layout.
 
     Raises:
-        UsageError: no layout that is known.
+        UsageError: no layout that is known, or a product has no recipe to be judged by.
         CheckFailed: names every picture that cannot be used.
     """
     source = open_source(path)
@@ -47,6 +47,8 @@ def pictures(path: Path) -> tuple[Example, ...]:
     kept = found if source.layout == OWN else [e for e in found if e.split != "train"]
     if not kept:
         raise CheckFailed(f"{path}: every picture is for training; none is left to judge by")
+    for product, group in _grouped(kept).items():
+        _recipe(product, group)
     return tuple({e.sha256: e for e in kept}.values())
 
 

@@ -52,8 +52,12 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
         raise UsageError("no data to learn from: --data PATH (a folder of pictures)")
     sources = [open_source(path) for path in data.paths]
     if data.reviews:
-        # A picture that was reviewed twice, with one finding, is one lesson.
-        found = {(f.sha256 or f.image, f.conforming): f for f in findings}
+        # A picture that was reviewed twice is one lesson, of the later finding: two rules may be
+        # broken, and each review names one. What contradicts is refused below.
+        found: dict[tuple[str | Path, bool], Finding] = {}
+        for one in findings:
+            key = one.sha256 or one.image, one.conforming
+            found[key] = max(one, found.get(key, one), key=lambda f: f.at)
         if not found:
             raise UsageError("no decided review names a picture to learn from: lad-agent review")
         sources.append(from_reviews(found.values(), ALL_FOR_TRAINING))
@@ -63,11 +67,13 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
     examples = tuple(e for e in report.examples if e.split == "train")
     if not examples:
         raise CheckFailed("no picture is for training: none lies in the split train")
-    if all(e.facts is None for e in examples) and len({e.anomalous for e in examples}) == 1:
-        kind = "anomalous" if examples[0].anomalous else "good"
+    tasks = texts.tasks(report.examples)
+    answers = texts.answers(examples, tasks, other_rules=config.sft.texts.other_rules)
+    if len(answers) == 1:
+        kind = "anomalous" if answers == {True} else "good"
         raise CheckFailed(
-            f"all {len(examples)} pictures for training are {kind}, and their content is not "
-            "known: the model would learn one answer; add a folder with both"
+            f"all {len(examples)} pictures for training are {kind}, by their labels or by rules "
+            "that cannot be changed: the model would learn one answer; add a folder with both"
         )
     if data.held_out is not None:
         held = held_out.pictures(data.held_out)
@@ -76,7 +82,7 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
     return Lessons(
         examples,
         _asked(report.examples, config),
-        texts.tasks(report.examples),
+        tasks,
         runs.data_hashes(report.examples),
     )
 

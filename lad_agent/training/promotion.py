@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lad_agent import atomic
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import CheckFailed, NotFound, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
 from lad_agent.training.calibration import trained_on
+from lad_agent.training.runs import Run
 
 RECORD = "promoted.json"
 """In the run's folder: where its result was promoted to, when, and on what figures."""
@@ -25,13 +26,14 @@ def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, A
 
     Raises:
         NotFound, UsageError: no finished run, no held-out set, or `to` holds something else.
-        CheckFailed: the run, or one that it went on from, has learned from held-out pictures.
+        CheckFailed: the run, or one that it went on from, has learned from held-out pictures, or
+            is gone, so that nobody can tell.
     """
     run, after = runs.find_run(folder), bases.find(str(folder))
     held = pictures or run.config.data.held_out
     if held is None:
         raise UsageError(f"{folder}: names no held-out pictures to judge it by; --held-out PATH")
-    held_out.refuse_taught(held_out.pictures(held), _taught(folder))
+    held_out.refuse_taught(held_out.pictures(held), _taught(run))
     before = _in_use(to, after) or bases.find(run.config.base)
     return held_out.compare(before, after, held)
 
@@ -65,13 +67,29 @@ def promote(
         raise UsageError(f"{to}: cannot be written ({error.strerror})") from error
 
 
-def _taught(folder: Path) -> frozenset[str]:
+def _taught(run: Run) -> frozenset[str]:
     """Hashes of the pictures that a run and those it went on from have learned from."""
-    if not (folder / "run.json").is_file():
-        return frozenset()
-    config = runs.find_run(folder).config
-    own = trained_on(folder) if config.data.paths or config.data.reviews else frozenset()
-    return own | _taught(Path(config.base))
+    data, earlier = run.config.data, _made_by(run.config.base)
+    own = trained_on(run.folder) if data.paths or data.reviews else frozenset()
+    return own | (_taught(earlier) if earlier else frozenset())
+
+
+def _made_by(base: str) -> Run | None:
+    """The run whose result a base is, or a copy of it; None where it is no run's."""
+    found = bases.find(base)
+    result = found.adapter or found.folder
+    if (result.resolve().parent / "run.json").is_file():
+        return runs.find_run(result.resolve().parent)
+    told = bases.card(Base(result, None)).get("run")
+    if told is None:
+        return None
+    try:
+        return runs.find_run(Path(told))
+    except NotFound as error:
+        raise CheckFailed(
+            f"{base}: the run that made it, {told}, is gone, and with it what it has learned from; "
+            "put it back"
+        ) from error
 
 
 def _in_use(to: Path, after: Base) -> Base | None:
@@ -84,4 +102,13 @@ def _in_use(to: Path, after: Base) -> Base | None:
     if adapter is not (after.adapter is not None):
         kinds = ("an adapter", "a model") if adapter else ("a model", "an adapter")
         raise UsageError(f"{to}: holds {kinds[0]}, the run made {kinds[1]}; name another folder")
-    return Base(after.folder, to) if adapter else Base(to, None)
+    if not adapter:
+        return Base(to, None)
+    base = bases.card(Base(to, None)).get("base")
+    if base != Base(after.folder, None).fingerprint:
+        other = "another base" if base else "a base that it does not name"
+        raise UsageError(
+            f"{to}: holds an adapter of {other}, the run's is of {after.folder}; "
+            "name another folder"
+        )
+    return Base(after.folder, to)

@@ -20,6 +20,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -135,26 +136,34 @@ def last_checkpoint(run: Run) -> Path | None:
     return max(whole, key=_step_of, default=None)
 
 
+def last_step(run: Run) -> int:
+    """The step of the last whole checkpoint, 0 where there is none."""
+    last = last_checkpoint(run)
+    return _step_of(last) if last else 0
+
+
 def half_written(run: Run) -> list[Path]:
     """Checkpoints that were being written when the run ended."""
     return [path for path in _checkpoints(run) if not (path / WHOLE).exists()]
 
 
 def add_line(path: Path, entry: Mapping[str, Any]) -> None:
-    """Append one JSON line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    """Append one JSON line; a torn one before it stays alone."""
+    line = json.dumps(entry, ensure_ascii=False) + "\n"
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read() == b"\n" else f"\n{line}"
+        file.write(line.encode())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; none where there is no file. A torn last line is left out."""
+    """The lines of a JSONL file; none where there is no file. Torn ones are left out."""
     out = []
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    for line in text.splitlines():
-        try:
+    # By "\n" alone: texts may hold other ends of lines, such as U+2028, and be torn in a character.
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        with suppress(ValueError):
             out.append(json.loads(line))
-        except ValueError:
-            break
     return out
 
 
@@ -266,8 +275,7 @@ def _step_back(run: Run) -> None:
     """Leave the folder as the last whole checkpoint found it."""
     for path in half_written(run):
         shutil.rmtree(path)
-    last = last_checkpoint(run)
-    step = _step_of(last) if last else 0
+    step = last_step(run)
     for path in (run.metrics, run.samples):
         kept = [entry for entry in read_lines(path) if entry.get("step", 0) <= step]
         atomic.write(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))

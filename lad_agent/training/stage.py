@@ -66,6 +66,8 @@ def train(
 ) -> Path | None:
     """Train into the run folder `out`; the folder of the model or adapter, None if stopped.
 
+    A run that was ended while it judged the held-out pictures is resumed by judging them.
+
     Raises:
         UsageError: `out` holds another run.
         CheckFailed: the loss is no number, or the run ended itself because it taught nothing.
@@ -74,7 +76,9 @@ def train(
     """
     base = bases.find(config.base)
     told = say if runs.first_process() else _silent
-    if resume and (out / result(config)).is_dir():
+    compared = out / "held_out.json"
+    whole = config.data.held_out is None or compared.exists()
+    if resume and whole and (out / result(config)).is_dir():
         raise UsageError(f"{out}: this run has finished; its result is {out / result(config)}")
     told(bases.licence(base))
     plan = make(base, told)
@@ -83,9 +87,9 @@ def train(
     if folder is None:
         return None
     if config.data.held_out is not None and runs.first_process():
-        compared = held_out.compare(base, bases.find(str(out)), config.data.held_out)
-        atomic.write(out / "held_out.json", json.dumps(compared, indent=1) + "\n")
-        told(held_out.table(compared))
+        figures = held_out.compare(base, bases.find(str(out)), config.data.held_out)
+        atomic.write(compared, json.dumps(figures, indent=1) + "\n")
+        told(held_out.table(figures))
     lora = f"{base.folder} --adapter {folder}" if folder.name == "adapter" else folder
     told(f"{folder}\n  lad-agent inspect PATH --reasoner {lora}")
     return folder
@@ -171,15 +175,18 @@ def _fit(
     resume: bool = False,
     say: Say,
 ) -> Path | None:
-    """Bind the folder, train, save. Model and trainer are let go before anything else is loaded."""
+    """Bind the folder, train, save, unless it holds the result already. Model and trainer are let
+    go before anything else is loaded."""
     run = runs.open_run(out, stage, config, base=base.fingerprint, data=plan.data, resume=resume)
+    if (out / result(config)).is_dir():
+        return out / result(config)
     if runs.first_process():
         lessons.keep_reviews(plan.reviews, run)
     model, processor = bases.open_base(base, config)
     steps = getattr(config, stage).steps
     watchers = callbacks.watchers(run, steps=steps, ask=partial(plan.ask, config, processor))
     last = runs.last_checkpoint(run)
-    with callbacks.guarded(run), warnings.catch_warnings():
+    with callbacks.guarded(run, watchers), warnings.catch_warnings():
         # TRL asks transformers for things under their old names.
         warnings.simplefilter("ignore", FutureWarning)
         trainer = plan.trainer(config, model, processor, out, watchers)
@@ -206,8 +213,7 @@ def _save(trainer: Any, base: Base, plan: Plan, run: Run) -> Path:
     trainer.save_model(str(part))
     if runs.first_process():
         (part / "training_args.bin").unlink(missing_ok=True)
-        if not lora:
-            _complete(part, base, plan, run)
+        _complete(part, base, plan, run)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     if distributed.is_initialized():
@@ -216,17 +222,20 @@ def _save(trainer: Any, base: Base, plan: Plan, run: Run) -> Path:
 
 
 def _complete(part: Path, base: Base, plan: Plan, run: Run) -> None:
-    """The card, and the second witness where the tower that it reads is as it was."""
-    if run.config.tower == "frozen":
+    """The card, and a model's second witness where the tower that it reads is as it was."""
+    lora = run.config.adapter == "lora"
+    if run.config.tower == "frozen" and not lora:
         for name in ("witness.json", "witness.safetensors"):
             if (base.folder / name).exists():
                 shutil.copyfile(base.folder / name, part / name)
-    card = bases.card(base)
+    card = {} if lora else bases.card(base)
     if "products" in card:
         card["products"] = sorted({*card["products"], *plan.products})
     card |= {
         "name": run.folder.name,
         "made_by": f"lad-agent train {run.stage}",
+        "run": str(run.folder.resolve()),
+        "base": Base(base.folder, None if lora else base.adapter).fingerprint,
         "licence": bases.licence(base),
         "image_size": run.config.image_size,
         "trained_on": list(plan.products),

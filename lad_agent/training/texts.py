@@ -23,6 +23,8 @@ from lad_agent.training.sources import Example
 
 FAULT = "fault"
 """What a caption tells of a picture whose content is not known."""
+_DRAWS = 4
+"""Changed rules that are tried on each picture: one may be unable to break what another can."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,9 @@ def inspection(
     rng: np.random.Generator, example: Example, task: Task, *, other_rules: float = 0.0
 ) -> Text:
     """The message of an inspection; in `other_rules` of them its rules are changed, where the
-    picture's content is known: half of these all hold, in the rest one or two do not."""
+    picture's content is known: half of these all hold, in the rest one or two do not.
+
+    Where there are no rules, or one is in free text, the label is the answer."""
     rules, facts = task.rules, example.facts
     if facts is not None and _all_known(rules):
         if rng.random() < other_rules:
@@ -107,6 +111,22 @@ def inspection(
     shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
     messages = protocol.messages(example.product, rules, len(shown))
     return Text(messages, completion, (*shown, example.image), task.region, tuple(rules))
+
+
+def answers(
+    examples: Sequence[Example], tasks: Mapping[str, Task], *, other_rules: float
+) -> set[bool]:
+    """The answers that inspections of these pictures have, as far as a few draws of each tell."""
+    rng, found = np.random.default_rng(0), set[bool]()
+    for share in (0.0, *[1.0] * _DRAWS * (other_rules > 0)):
+        for example in examples:
+            text = inspection(rng, example, tasks[example.product], other_rules=share)
+            answer = protocol.parse(text.completion)
+            assert answer is not None  # texts are written by the protocol
+            found.add(answer.anomalous)
+            if len(found) == 2:
+                return found
+    return found
 
 
 def label_rationale(example: Example) -> str:
@@ -157,7 +177,7 @@ def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: b
 
 
 def _all_known(rules: Sequence[Rule]) -> bool:
-    return all(rationale.read_rule(rule.text) is not None for rule in rules)
+    return bool(rules) and all(rationale.read_rule(rule.text) is not None for rule in rules)
 
 
 def _other_rules(

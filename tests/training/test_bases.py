@@ -67,14 +67,12 @@ def test_unknown_base() -> None:
 
 
 def test_runs_of_the_pocket_and_of_products_are_bases(small: Path, tmp_path: Path) -> None:
-    """Such a run binds its folder by a config.json of its own; its licence stands in the card."""
+    """Such a run binds its folder by a config.json of its own."""
     (tmp_path / "config.json").write_text('{"seed": 20}')
     shutil.copytree(small, tmp_path / "model")
     base = bases.find(str(tmp_path))
     assert base.folder == tmp_path / "model"
     assert "licence unknown" in bases.licence(base)
-    (base.folder / "model_card.json").write_text('{"licence": "pocket: Apache-2.0"}')
-    assert bases.licence(base) == "pocket: Apache-2.0"
     (base.folder / "model_card.json").write_text("[]")
     with pytest.raises(ModelError, match="a JSON object is wanted"):
         bases.licence(base)

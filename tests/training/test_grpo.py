@@ -209,6 +209,33 @@ def test_mixed_prompts_are_chosen_and_both_verdicts_kept(shares: list[int]) -> N
     assert min(chosen) >= 40
 
 
+def test_a_pool_has_both_verdicts_however_rare_one_is(shares: list[int]) -> None:
+    def rarely(position: int) -> Prompt:
+        one = prompts(position)
+        return replace(one, case=replace(one.case, anomalous=position % 50 == 49))
+
+    config = CONFIG.model_copy(update={"pool": 4})
+    chosen, _, end = grpo.choose(None, None, rarely, config, 0)
+    assert [rarely(p).case.anomalous for p in chosen] == [False, True] * 2
+    assert end == 100
+
+
+def test_every_process_takes_part_and_the_first_one_writes(
+    shares: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.model_copy(update={"pool": 4})
+    monkeypatch.setenv("RANK", "1")
+    grpo.Feed(prompts, config, tmp_path).refill(None, None, 0)
+    there = list(shares)
+    assert there
+    assert not (tmp_path / "pools.jsonl").exists()
+    monkeypatch.setenv("RANK", "0")
+    feed = grpo.Feed(prompts, config, tmp_path)
+    feed.refill(None, None, 0)
+    assert shares == there * 2
+    assert len(feed.pools) == 1
+
+
 def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"pool": 4, "refresh": 3, "steps": 9})
     feed = grpo.Feed(prompts, config, tmp_path)
@@ -226,6 +253,19 @@ def test_pools_are_kept_and_used_a_little_later(shares: list[int], tmp_path: Pat
     assert [again.position(step * config.prompts) for step in range(7)] == steps
     entries = [json.loads(line) for line in (tmp_path / "pools.jsonl").read_text().splitlines()]
     assert [entry["step"] for entry in entries] == [0, 3]
+
+
+def test_a_pool_that_was_torn_is_chosen_again(shares: list[int], tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"pool": 4, "refresh": 3, "steps": 9})
+    feed = grpo.Feed(prompts, config, tmp_path)
+    feed.refill(None, None, 0)
+    feed.refill(None, None, 3)
+    pools = feed.pools
+    feed.path.write_text(feed.path.read_text()[:-9])
+    again = grpo.Feed(prompts, config, tmp_path)
+    assert again.pools == pools[:1]
+    again.refill(None, None, 3)
+    assert again.pools == grpo.Feed(prompts, config, tmp_path).pools == pools
 
 
 def test_answers_are_tried_with_the_models_own_sampling(model: Any, processor: Any) -> None:

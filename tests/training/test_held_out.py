@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.training import bases, held_out, promotion, runs, sft
-from lad_agent.training.config import RunConfig
+from lad_agent.training import bases, grpo, held_out, promotion, runs, sft
+from lad_agent.training.config import RunConfig, changed
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
@@ -119,33 +119,62 @@ def test_pictures_of_one_class_prove_nothing() -> None:
     assert "one class" in str(held_out.worse(_found(all=(none, none))))
 
 
-def test_a_product_without_a_recipe_cannot_be_judged(taught: Path, tmp_path: Path) -> None:
-    folder = own_pictures(tmp_path / "toy", 2, toy.DARK, striped=True)
-    (folder / "recipe.yaml").unlink()
-    examples = held_out.pictures(folder)
-    with pytest.raises(UsageError, match=r"no recipe\.yaml for toy"):
-        held_out.judge(bases.find(str(taught)), examples)
-
-
-def test_a_run_tells_how_it_went_on_held_out_pictures(
-    small: Path, held: Path, tmp_path: Path
-) -> None:
-    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
-    config = RunConfig.model_validate(
+def _config(base: Path, data: Path, held: Path | None = None) -> RunConfig:
+    """A run of one step."""
+    return RunConfig.model_validate(
         {
-            "base": str(small),
+            "base": str(base),
             "image_size": toy.SIZE,
-            "data": {"paths": [str(data)], "held_out": str(held)},
+            "data": {"paths": [str(data)], "held_out": held},
             "samples": 0,
             "sft": {"steps": 1, "batch": 2, "micro": 2},
         }
     )
+
+
+def test_a_product_without_a_recipe_stops_a_run_before_it_starts(
+    small: Path, tmp_path: Path
+) -> None:
+    held = own_pictures(tmp_path / "held" / "toy", 2, toy.DARK, striped=True)
+    (held / "recipe.yaml").unlink()
+    data = own_pictures(tmp_path / "data" / "toy", 4, toy.DARK)
+    config = _config(small, data, held)
+    for train, settings in (
+        (sft.train, config),
+        (grpo.train, changed(config, base="pocket", data={"paths": []})),
+    ):
+        with pytest.raises(UsageError, match=r"no recipe\.yaml for toy"):
+            train(settings, tmp_path / "run", say=lambda text: None)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_tells_how_it_went_on_held_out_pictures(
+    small: Path, held: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended while it judges them, it is resumed by judging them, and by nothing else."""
+    config = _config(small, own_pictures(tmp_path / "toy", 4, toy.DARK), held)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(held_out, "compare", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sft.train(config, run, say=lambda text: None)
+    made = (run / "adapter" / "adapter_model.safetensors").stat()
+    with pytest.raises(UsageError, match="another seed"):
+        sft.train(changed(config, seed=1), run, resume=True, say=lambda text: None)
     said: list[str] = []
-    sft.train(config, tmp_path / "run", say=said.append)
-    kept = json.loads((tmp_path / "run" / "held_out.json").read_text())
+    assert sft.train(config, run, resume=True, say=said.append) == run / "adapter"
+    assert (run / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == made.st_mtime_ns
+    assert len(runs.read_lines(run / "metrics.jsonl")) == 1
+    kept = json.loads((run / "held_out.json").read_text())
     assert kept["models"]["before"] == bases.find(str(small)).fingerprint
-    assert kept["models"]["after"] == bases.find(str(tmp_path / "run")).fingerprint
+    assert kept["models"]["after"] == bases.find(str(run)).fingerprint
     assert held_out.table(kept) in said
+    with pytest.raises(UsageError, match="has finished"):
+        sft.train(config, run, resume=True, say=lambda text: None)
+
+
+def _interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_better_model_takes_the_others_place(
@@ -178,6 +207,45 @@ def test_a_worse_model_is_refused(
     assert not to.exists()
     with pytest.raises(CheckFailed, match="not promoted"):
         promotion.promote(run, to, promotion.compare(run, to))
+
+
+def test_earlier_lessons_are_known_of_models_and_of_their_copies(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    """The first run learns from a held-out picture, the second one goes on from its result."""
+    data = own_pictures(tmp_path / "data" / "toy", 4, toy.DARK, first=50)
+    shutil.copy(held / "good" / "100.png", data / "good")
+    config = changed(_config(small, data), adapter="full")
+    first = tmp_path / "first"
+    sft.train(config, first, say=lambda text: None)
+    live = tmp_path / "live"
+    shutil.copytree(first / "model", live)
+    for name in (first, first / "model", live):
+        second = _run(tmp_path / "second", name, taught, held)
+        with pytest.raises(CheckFailed, match="1 held-out pictures are learned from"):
+            promotion.compare(second, tmp_path / "new")
+        shutil.rmtree(second)
+    shutil.rmtree(first)
+    second = _run(tmp_path / "second", live, taught, held)
+    with pytest.raises(CheckFailed, match=r"live: the run that made it, .*first, is gone"):
+        promotion.compare(second, tmp_path / "new")
+
+
+def test_an_adapter_is_judged_on_the_base_that_it_was_made_for(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
+    for name, base in (("one", small), ("other", taught)):
+        sft.train(_config(base, data), tmp_path / name, say=lambda text: None)
+    live = tmp_path / "live"
+    shutil.copytree(tmp_path / "one" / "adapter", live)
+    compared = promotion.compare(tmp_path / "one", live, held)
+    assert compared["models"]["before"] == compared["models"]["after"]
+    with pytest.raises(UsageError, match="live: holds an adapter of another base, the run's is of"):
+        promotion.compare(tmp_path / "other", live, held)
+    (live / "model_card.json").unlink()
+    with pytest.raises(UsageError, match="of a base that it does not name"):
+        promotion.compare(tmp_path / "one", live, held)
 
 
 def test_what_cannot_be_compared_is_said(

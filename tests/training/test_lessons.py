@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.images import file_sha256
 from lad_agent.training import lessons, runs, texts
 from lad_agent.training.calibration import trained_on
-from lad_agent.training.config import RunConfig
+from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.sources import Finding
+from lad_agent.training.synloco import dataset
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
 
@@ -104,9 +105,34 @@ def test_two_people_who_disagree_stop_the_run(findings: list[Finding]) -> None:
         lessons.learn_from(_config(reviews=True), [*findings, other], _quiet)
 
 
+def test_of_two_who_name_different_rules_the_later_one_counts(findings: list[Finding]) -> None:
+    """In whatever order they come; both rules may be broken."""
+    later = replace(findings[1], rule="R2", by="ben", at=AT + timedelta(hours=1))
+    for given in ([*findings, later], [later, *findings]):
+        learned = lessons.learn_from(_config(reviews=True), given, _quiet)
+        assert len(learned.examples) == 6
+        (one,) = [e for e in learned.examples if e.sha256 == later.sha256]
+        assert (one.rule, one.by) == ("R2", "ben")
+
+
 def test_findings_of_one_kind_teach_one_answer(findings: list[Finding], tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="all 3 pictures are good"):
         lessons.learn_from(_config(reviews=True), findings[::2], _quiet)
+
+
+def test_good_pictures_teach_both_answers_only_under_rules_that_can_be_changed(
+    tmp_path: Path,
+) -> None:
+    """SynLOCO's pictures for training are good, as in MVTec LOCO AD, and their content is known."""
+    data = dataset.write(tmp_path, "pushpins", 2, 1, size=56, train=2, validation=1)
+    config = _config(paths=[data])
+    assert len(lessons.learn_from(config, say=_quiet).examples) == 2
+    with pytest.raises(CheckFailed, match=r"all 2 pictures for training are good.*one answer"):
+        lessons.learn_from(changed(config, sft={"texts": {"other_rules": 0.0}}), say=_quiet)
+    recipe = data / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("exactly 0 crowded", "no crowded"))
+    with pytest.raises(CheckFailed, match="by rules that cannot be changed"):
+        lessons.learn_from(config, say=_quiet)
 
 
 def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_path: Path) -> None:

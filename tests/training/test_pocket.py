@@ -41,7 +41,7 @@ from lad_agent.reasoners.witness import (
     number_of_parts,
 )
 from lad_agent.recipe import Region, Rule
-from lad_agent.training import synloco
+from lad_agent.training import bases, synloco
 from lad_agent.training.pocket import (
     architecture,
     data,
@@ -55,6 +55,7 @@ from lad_agent.training.pocket import (
     vision,
     vocabulary,
 )
+from tests import small_disk
 
 WIDTH, LAYERS, SHARD = 64, 1, 32
 PIECE = re.compile(r" ?[A-Za-z]+[0-9]*| ?[0-9]+| ?[^\sA-Za-z0-9]|\s+")
@@ -867,6 +868,7 @@ def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
     }  # fmt: skip
     assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
     assert str(_shortened().seed) in card["made_by"]
+    assert bases.licence(bases.find(str(finished))) == bases.licence(bases.find("pocket"))
 
 
 @pytest.mark.usefixtures("small_runs")
@@ -945,6 +947,10 @@ def test_the_seconds_of_killed_sessions_count(tmp_path: Path) -> None:
     clock.write({"name": "rules", "spent": 12.5})
     clock.write({"name": "features", "spent": 3.0})
     assert clock.seconds() == {"rules": 32.5, "features": 3.0}
+    clock.path.write_text(clock.path.read_text()[:-9])
+    again = run.Clock(tmp_path, lambda text: None)
+    again.write({"name": "features", "spent": 4.0})
+    assert again.seconds() == {"rules": 32.5, "features": 4.0}
 
 
 def test_a_run_of_another_configuration_is_refused(finished: Path) -> None:
@@ -962,6 +968,19 @@ def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="cannot be written") as caught:
             run.train_pocket(out, _shortened(), threads=1)
         assert str(out) in str(caught.value)
+
+
+def test_a_folder_is_bound_once_and_wholly(tmp_path: Path) -> None:
+    """What a full disk left half-written would be taken for another configuration."""
+    with small_disk.mounted(tmp_path / "disk", 1):
+        out = tmp_path / "disk" / "run"
+        with small_disk.left(tmp_path / "disk", 0), pytest.raises(UsageError, match="No space"):
+            run.bind(out, _shortened())
+        run.bind(out, _shortened())
+        before = (out / "config.json").stat()
+        with small_disk.left(tmp_path / "disk", 0):
+            run.bind(out, _shortened())
+        assert (out / "config.json").stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_the_pocket_fits_in_sixteen_megabytes(processor: Any) -> None:

@@ -83,6 +83,20 @@ def test_resume_forgets_what_came_after_the_last_whole_checkpoint(tmp_path: Path
         assert [entry["step"] for entry in runs.read_lines(path)] == [90, 100]
 
 
+def test_lines_end_where_json_lines_do(tmp_path: Path) -> None:
+    """A rationale may hold U+2028; of a torn line no other suffers, whatever came after it."""
+    path = tmp_path / "samples.jsonl"
+    assert runs.read_lines(path) == []
+    entries = [{"said": "a\u2028b"}, {"said": "c\u0085d\x1ce"}, {"said": "é"}]
+    for entry in entries:
+        runs.add_line(path, entry)
+    assert runs.read_lines(path) == entries
+    path.write_bytes(path.read_bytes()[: -len(b'\xa9"}\n')])
+    assert runs.read_lines(path) == entries[:2]
+    runs.add_line(path, {"said": "f"})
+    assert runs.read_lines(path) == [*entries[:2], {"said": "f"}]
+
+
 def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     run = _open(tmp_path / "a")
     runs.add_line(run.metrics, {"step": 5, "loss": 1.0})

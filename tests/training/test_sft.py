@@ -18,7 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from lad_agent import protocol, rationale
 from lad_agent.errors import CheckFailed, PrerequisiteError, UnreadableInput, UsageError
@@ -131,6 +133,29 @@ def test_a_label_says_no_more_than_it_knows() -> None:
     good = replace(BAD, kind="good", cause=None, rule=None)
     assert "holds" in texts.label_rationale(good)
     assert texts.label_rationale(replace(BAD, rule=None, cause=None)) == "a rule is broken"
+
+
+def test_the_label_answers_where_rules_do_not() -> None:
+    """Content is known, but no rule or one in free text says what is wrong with it."""
+    free = Rule(id="R1", text="the lamps look new")
+    for rules in ((), (free, *RULES[1:])):
+        task = replace(TASK, rules=rules)
+        for kind in ("good", "bad"):
+            shown = replace(SHOWN, kind=kind, cause=None)
+            text = texts.inspection(np.random.default_rng(0), shown, task, other_rules=1.0)
+            answer = protocol.answer_text(texts.label_rationale(shown), shown.anomalous)
+            assert text.completion == answer
+            assert texts.answers([shown], {"toy": task}, other_rules=1.0) == {shown.anomalous}
+
+
+def test_which_answers_are_possible() -> None:
+    tasks = {"toy": TASK}
+    assert texts.answers([SHOWN], tasks, other_rules=0.0) == {False}
+    assert texts.answers([SHOWN], tasks, other_rules=0.1) == {False, True}
+    assert texts.answers([BAD], tasks, other_rules=1.0) == {True}
+    assert texts.answers([SHOWN, SHOWN, BAD], tasks, other_rules=0.0) == {False, True}
+    alone = replace(TASK, rules=RULES[1:2], values={"colour": ("red",)})  # cannot be off
+    assert texts.answers([SHOWN], {"toy": alone}, other_rules=1.0) == {False}
 
 
 def test_a_picture_is_not_its_own_reference() -> None:
@@ -276,6 +301,35 @@ def test_sigterm_saves_and_resume_ends_where_an_uninterrupted_run_does(
         assert [e.get("loss", e.get("said")) for e in own] == [
             e.get("loss", e.get("said")) for e in other
         ]
+
+
+def test_a_run_that_fails_gives_back_what_it_held(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM and the terminal; on resume TensorBoard is told to forget what comes again."""
+    own, made = callbacks.watchers, list[Any]()
+
+    def fail() -> None:
+        next(one for one in made if isinstance(one, TensorBoardCallback)).tb_writer.flush()
+        raise CheckFailed("no good")
+
+    def watchers(*arguments: Any, **keys: Any) -> list[Any]:
+        made.extend(own(*arguments, **keys))
+        return [*made, _AtStep(4, fail)]
+
+    before, run = signal.getsignal(signal.SIGTERM), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks, "watchers", watchers)
+        patched.setattr(sys.stderr, "isatty", lambda: True)
+        with pytest.raises(CheckFailed, match="no good"):
+            sft.train(config, run, say=lambda text: None)
+    assert signal.getsignal(signal.SIGTERM) == before
+    bar = next(one.bar for one in made if isinstance(one, callbacks.Progress))
+    assert not bar.disable
+    assert not bar.live.is_started
+    sft.train(config, run, resume=True, say=lambda text: None)
+    board = EventAccumulator(str(run / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == [1, 2, 3, 4]
 
 
 def test_full_training_goes_on_from_its_weights(

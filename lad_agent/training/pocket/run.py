@@ -25,10 +25,11 @@ from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 
+from lad_agent import atomic
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.reasoners.witness import ObjectHead, load_witness
-from lad_agent.training import bases, synloco
+from lad_agent.training import bases, runs, synloco
 from lad_agent.training.bases import Base
 from lad_agent.training.pocket import architecture, data, dense, joint, sft
 from lad_agent.training.pocket.dense import DenseConfig
@@ -308,8 +309,7 @@ def export(
         "product_nouns": {p: synloco.classes(p) for p in synloco.PRODUCTS},
     }
     (folder / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
-    lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    metrics = [json.loads(line) for line in lines]
+    metrics = runs.read_lines(out / "metrics.jsonl")
     last = {entry["stage"]: entry for entry in metrics if "step" in entry}
     card = {
         "name": "pocket",
@@ -319,6 +319,7 @@ def export(
         "image_size": architecture.IMAGE_SIZE,
         "made_by": f"lad-agent train pocket OUT --seed {config.seed}"
         + (" --base MODEL" if config.base else ""),
+        "licence": bases.POCKET_LICENCE,
         "data": "SynLOCO, and nothing else",
         "configuration": asdict(config),
         "seconds": dict(seconds),
@@ -342,11 +343,12 @@ def bind(out: Path, config: Any) -> None:
     written, wanted = out / "config.json", json.dumps(asdict(config), indent=1)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if written.exists() and written.read_text(encoding="utf-8") != wanted:
+        if not written.exists():
+            atomic.write(written, wanted)
+        elif written.read_text(encoding="utf-8") != wanted:
             raise UsageError(
                 f"{out} holds a run of another configuration; name a new folder to start anew"
             )
-        written.write_text(wanted, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
 
@@ -411,14 +413,12 @@ class Clock:
         self.write({name: value})
 
     def write(self, entry: Mapping[str, object]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        runs.add_line(self.path, entry)
 
     def seconds(self) -> dict[str, float]:
         spent: Counter[str] = Counter()
         running: Counter[str] = Counter()
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
+        for entry in runs.read_lines(self.path):
             if "spent" in entry:
                 spent[entry["name"]] += entry["spent"]
                 del running[entry["name"]]

@@ -32,6 +32,8 @@ from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import ObjectHead, Vocabulary, load_witness
+from lad_agent.training import bases
+from lad_agent.training.bases import Base
 from lad_agent.training.pocket import data, dense, sft
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.pocket.dense import DenseConfig
@@ -269,6 +271,7 @@ def export(
         "image_size": IMAGE_SIZE,
         "rules": [rule.text for rule in kit.recipe.rules],
         "base": fingerprint(base),
+        "licence": bases.licence(Base(base, None)),
         "made_by": f"lad-agent train product DIR --seed {config.seed}",
         "data": f"scenes composed of {_told(kit)}",
         "configuration": asdict(config),

@@ -25,6 +25,7 @@ from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import load_witness
+from lad_agent.training import bases
 from lad_agent.training.pocket import data, dense, sft
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import run, texts
@@ -115,6 +116,7 @@ def test_the_run_tells_how_it_went(finished: Path, said: list[str]) -> None:
     card = json.loads((finished / "model" / "model_card.json").read_text())
     assert card["products"] == ["spare_kit"]
     assert set(card["seconds"]) == {"pictures", "dense", "features", "captions", "rules"}
+    assert bases.licence(bases.find(str(finished))) == bases.licence(bases.find("pocket"))
     for stage in ("dense", "captions", "rules"):
         assert (finished / f"{stage}.steps").read_text() == "2\n"
 
