@@ -176,7 +176,7 @@ def compare(
 
     from lad_agent.training import runs as folders
 
-    found = folders.compare([folders.find_run(folder) for folder in runs])
+    found = folders.compare([folders.find(folder) for folder in runs])
     typer.echo(json.dumps(found, indent=2) if as_json else folders.table(found))
 
 

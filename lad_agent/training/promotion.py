@@ -12,6 +12,7 @@ from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
 from lad_agent.training.calibration import trained_on
+from lad_agent.training.runs import Run
 
 RECORD = "promoted.json"
 """In the run's folder: where its result was promoted to, when, and on what figures."""
@@ -20,19 +21,25 @@ RECORD = "promoted.json"
 def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, Any]:
     """The run in `folder` beside what lies in `to`, or beside the run's base if nothing does.
 
-    `pictures` is the held-out set, by default the one that the run's configuration names. The
+    `pictures` is the held-out set, by default the one that the run's configuration names. A run of
+    `train pocket` or `train product` names none, and no base that judges the same products. The
     figures are those of `held_out.compare`.
 
     Raises:
         NotFound, UsageError: no finished run, no held-out set, or `to` holds something else.
         CheckFailed: the run, or one that it went on from, has learned from held-out pictures.
     """
-    run, after = runs.find_run(folder), bases.find(str(folder))
-    held = pictures or run.config.data.held_out
+    run, after = runs.find(folder), bases.find(str(folder))
+    config = run.config if isinstance(run, Run) else None
+    held = pictures or (config.data.held_out if config else None)
     if held is None:
         raise UsageError(f"{folder}: names no held-out pictures to judge it by; --held-out PATH")
     held_out.refuse_taught(held_out.pictures(held), _taught(folder))
-    before = _in_use(to, after) or bases.find(run.config.base)
+    before = _in_use(to, after) or (bases.find(config.base) if config else None)
+    if before is None:
+        raise UsageError(
+            f"{to}: holds no model to judge {folder} beside; copy {after.folder} there as the first"
+        )
     return held_out.compare(before, after, held)
 
 
@@ -69,7 +76,10 @@ def _taught(folder: Path) -> frozenset[str]:
     """Hashes of the pictures that a run and those it went on from have learned from."""
     if not (folder / "run.json").is_file():
         return frozenset()
-    config = runs.find_run(folder).config
+    run = runs.find(folder)
+    if not isinstance(run, Run):  # in stages, from pictures that are made
+        return frozenset()
+    config = run.config
     own = trained_on(folder) if config.data.paths or config.data.reviews else frozenset()
     return own | _taught(Path(config.base))
 
