@@ -187,7 +187,7 @@ def curves(
 ) -> None:
     """Draw the losses of a run of many stages.
 
-    Runs of sft and grpo draw their own.
+    Every run draws its own curves.png on the way; this draws it anew, or elsewhere.
     """
     from lad_agent.errors import UsageError
     from lad_agent.training import curves as drawn
