@@ -176,7 +176,7 @@ def compare(
 
     from lad_agent.training import runs as folders
 
-    found = folders.compare([folders.find_run(folder) for folder in runs])
+    found = folders.compare([folders.find(folder) for folder in runs])
     typer.echo(json.dumps(found, indent=2) if as_json else folders.table(found))
 
 
@@ -187,7 +187,7 @@ def curves(
 ) -> None:
     """Draw the losses of a run of many stages.
 
-    Runs of sft and grpo draw their own.
+    Every run draws its own curves.png on the way; this draws it anew, or elsewhere.
     """
     from lad_agent.errors import UsageError
     from lad_agent.training import curves as drawn

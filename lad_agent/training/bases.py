@@ -279,7 +279,7 @@ def _of_run(folder: Path) -> Base:
         return Base(folder / "model", None)
     if (folder / "adapter").is_dir():
         return Base(find(runs.find_run(folder).config.base).folder, folder / "adapter")
-    raise UsageError(f"{folder}: this run has not finished; go on with it by --resume")
+    raise UsageError(f"{folder}: this run has not finished; go on with it first")
 
 
 def _refuse_other_family(folder: Path) -> None:

@@ -191,15 +191,7 @@ class Progress(TrainerCallback):  # type: ignore[misc]
         self.name, self.total = name, total
         self.told, self.line = -math.inf, ""
         self.console = Console(stderr=True, highlight=False)
-        self.bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
+        self.bar = bar(self.console)
         self.task = self.bar.add_task(name, total=total)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -229,6 +221,21 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def close(self) -> None:
         """Hand the terminal back."""
         self.bar.stop()
+
+
+def bar(console: Console) -> Bar:
+    """A bar on `console` (of stderr) where that is a terminal, else one that shows nothing."""
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+        redirect_stdout=sys.stdout.isatty(),
+        speed_estimate_period=600.0,
+    )
 
 
 _SHOWN = {

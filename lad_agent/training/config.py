@@ -7,6 +7,7 @@
 Every key has a default but `base`; the shipped files (`SHIPPED`) say what each is for.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -234,16 +235,19 @@ def flat(config: RunConfig) -> dict[str, Any]:
     >>> flat(RunConfig(base="pocket"))["sft.texts.caption"]
     0.3
     """
+    return flatten(config.model_dump(mode="json"))
+
+
+def flatten(values: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Every value of nested mappings under its whole name.
+
+    >>> flatten({"seed": 20, "dense": {"steps": 3}})
+    {'seed': 20, 'dense.steps': 3}
+    """
     out: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            out[prefix] = value
-
-    walk("", config.model_dump(mode="json"))
+    for key, value in values.items():
+        inner = flatten(value, separator) if isinstance(value, dict) else {"": value}
+        out |= {f"{key}{separator}{name}" if name else key: v for name, v in inner.items()}
     return out
 
 

@@ -12,7 +12,7 @@ from lad_agent.errors import CheckFailed, NotFound, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
 from lad_agent.training.calibration import trained_on
-from lad_agent.training.runs import Run
+from lad_agent.training.runs import AnyRun, Run
 
 RECORD = "promoted.json"
 """In the run's folder: where its result was promoted to, when, and on what figures."""
@@ -21,7 +21,8 @@ RECORD = "promoted.json"
 def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, Any]:
     """The run in `folder` beside what lies in `to`, or beside the run's base if nothing does.
 
-    `pictures` is the held-out set, by default the one that the run's configuration names. The
+    `pictures` is the held-out set, by default the one that the run's configuration names. A run of
+    `train pocket` or `train product` names none, and no base that judges the same products. The
     figures are those of `held_out.compare`.
 
     Raises:
@@ -29,12 +30,17 @@ def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, A
         CheckFailed: the run, or one that it went on from, has learned from held-out pictures, or
             is gone, so that nobody can tell.
     """
-    run, after = runs.find_run(folder), bases.find(str(folder))
-    held = pictures or run.config.data.held_out
+    run, after = runs.find(folder), bases.find(str(folder))
+    config = run.config if isinstance(run, Run) else None
+    held = pictures or (config.data.held_out if config else None)
     if held is None:
         raise UsageError(f"{folder}: names no held-out pictures to judge it by; --held-out PATH")
     held_out.refuse_taught(held_out.pictures(held), _taught(run))
-    before = _in_use(to, after) or bases.find(run.config.base)
+    before = _in_use(to, after) or (bases.find(config.base) if config else None)
+    if before is None:
+        raise UsageError(
+            f"{to}: holds no model to judge {folder} beside; copy {after.folder} there as the first"
+        )
     return held_out.compare(before, after, held)
 
 
@@ -67,24 +73,26 @@ def promote(
         raise UsageError(f"{to}: cannot be written ({error.strerror})") from error
 
 
-def _taught(run: Run) -> frozenset[str]:
+def _taught(run: AnyRun) -> frozenset[str]:
     """Hashes of the pictures that a run and those it went on from have learned from."""
+    if not isinstance(run, Run):  # in stages, from pictures that are made
+        return frozenset()
     data, earlier = run.config.data, _made_by(run.config.base)
     own = trained_on(run.folder) if data.paths or data.reviews else frozenset()
     return own | (_taught(earlier) if earlier else frozenset())
 
 
-def _made_by(base: str) -> Run | None:
+def _made_by(base: str) -> AnyRun | None:
     """The run whose result a base is, or a copy of it; None where it is no run's."""
     found = bases.find(base)
     result = found.adapter or found.folder
     if (result.resolve().parent / "run.json").is_file():
-        return runs.find_run(result.resolve().parent)
+        return runs.find(result.resolve().parent)
     told = bases.card(Base(result, None)).get("run")
     if told is None:
         return None
     try:
-        return runs.find_run(Path(told))
+        return runs.find(Path(told))
     except NotFound as error:
         raise CheckFailed(
             f"{base}: the run that made it, {told}, is gone, and with it what it has learned from; "

@@ -10,6 +10,9 @@
     checkpoints/      checkpoint-STEP; one with the file `whole` is complete
     model/, adapter/  the result: a model folder, or a LoRA adapter of the base
 
+The runs in stages, `train pocket` and `train product`, have `config.json` in place of
+`config.yaml`, and for checkpoints what each stage has left.
+
 This module loads no torch. In a run of several processes the first one writes.
 """
 
@@ -24,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lad_agent import atomic
 from lad_agent.errors import NotFound, UsageError
@@ -38,6 +41,9 @@ WHOLE = "whole"
 _VERSIONS = ("torch", "transformers", "trl", "peft")
 
 
+Staged = Literal["pocket", "product"]
+
+
 @dataclass(frozen=True)
 class Run:
     """A folder bound to a configuration and a stage."""
@@ -45,6 +51,10 @@ class Run:
     folder: Path
     stage: Stage
     config: RunConfig
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return configs.flat(self.config)
 
     @property
     def checkpoints(self) -> Path:
@@ -61,6 +71,26 @@ class Run:
     @property
     def reviews(self) -> Path:
         return self.folder / "reviews.jsonl"
+
+
+@dataclass(frozen=True)
+class StagedRun:
+    """A folder of `train pocket` or `train product`, and what its `config.json` says."""
+
+    folder: Path
+    stage: Staged
+    config: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return configs.flatten(self.config)
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+
+AnyRun = Run | StagedRun
 
 
 def open_run(
@@ -84,18 +114,7 @@ def open_run(
     run = Run(folder, stage, config)
     if not first_process():
         return run
-    record = {
-        "stage": stage,
-        "seed": config.seed,
-        "base": {"name": config.base, "fingerprint": base},
-        "data": dict(data),
-        "git": git_commit(),
-        "versions": {
-            "lad-agent": metadata.version("lad-agent"),
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in _VERSIONS},
-        },
-    }
+    record = _record(stage, config.seed, {"name": config.base, "fingerprint": base}, data)
     try:
         if (folder / "run.json").exists():
             _refuse_other(run, record)
@@ -109,18 +128,52 @@ def open_run(
         else:
             run.checkpoints.mkdir(parents=True)
             atomic.write(folder / "config.yaml", configs.dump(config))
-            atomic.write(folder / "run.json", json.dumps(record, indent=1) + "\n")
+            _write_record(folder, record)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written ({error.strerror})") from error
     return run
 
 
+def begin_staged(
+    folder: Path,
+    stage: Staged,
+    seed: int,
+    *,
+    base: Mapping[str, str] | None,
+    data: Mapping[str, str | int],
+) -> None:
+    """Write `run.json` where a run in stages begins.
+
+    One that is gone on with keeps what it has; of an older one without, nobody knows what it began
+    with.
+    """
+    if not (folder / "run.json").exists() and not (folder / "metrics.jsonl").exists():
+        _write_record(folder, _record(stage, seed, base, data))
+
+
 def find_run(folder: Path) -> Run:
-    """The run that `folder` holds.
+    """The run of `train sft` or `train grpo` that `folder` holds.
+
+    Raises:
+        NotFound: it holds none.
+        UsageError: it holds one of several stages.
+    """
+    found = find(folder)
+    if isinstance(found, StagedRun):
+        raise UsageError(
+            f"{folder}: holds a run of train {found.stage}, not of train sft or train grpo"
+        )
+    return found
+
+
+def find(folder: Path) -> AnyRun:
+    """The run that `folder` holds, of whatever kind.
 
     Raises:
         NotFound: it holds none.
     """
+    if (held := _staged_config(folder)) is not None:
+        return StagedRun(folder, "product" if "kit" in held else "pocket", held)
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         text = (folder / "config.yaml").read_text(encoding="utf-8")
@@ -204,20 +257,23 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def compare(found: Sequence[Run]) -> dict[str, Any]:
-    """What runs differ in and where they ended: `runs`, each with `folder`, `stage`, `step`,
-    `metrics` (the last value of each) and `config` (the keys in which any two differ)."""
-    values = [configs.flat(run.config) for run in found]
+def compare(found: Sequence[AnyRun]) -> dict[str, Any]:
+    """What runs differ in and where they ended: `runs`, each with `folder`, `stage`, `step` (of all
+    its stages), `metrics` (the last value of each) and `config` (the keys in which any two
+    differ)."""
+    values = [run.settings for run in found]
     names = dict.fromkeys(name for flat in values for name in flat)
     differ = [n for n in names if len({json.dumps(flat.get(n)) for flat in values}) > 1]
     out = []
     for run, flat in zip(found, values, strict=True):
         last = last_metrics(run)
+        steps = [value for name, value in last.items() if name.rpartition("/")[2] == "step"]
+        last.pop("step", None)
         out.append(
             {
                 "folder": str(run.folder),
                 "stage": run.stage,
-                "step": last.pop("step", 0),
+                "step": sum(steps),
                 "metrics": last,
                 "config": {name: flat.get(name) for name in differ},
             }
@@ -225,12 +281,27 @@ def compare(found: Sequence[Run]) -> dict[str, Any]:
     return {"runs": out}
 
 
-def last_metrics(run: Run) -> dict[str, Any]:
-    """The last value of every metric, and the last `step`."""
+def last_metrics(run: AnyRun) -> dict[str, Any]:
+    """The last value of every metric, and the last `step`; of several stages as STAGE/NAME."""
     out: dict[str, Any] = {}
     for entry in read_lines(run.metrics):
-        out |= entry
+        if "spent" not in entry:
+            out |= named(entry)
     return out
+
+
+def named(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a line of `metrics.jsonl` by their whole names.
+
+    >>> named({"stage": "rules", "step": 20, "loss": 0.5, "seconds": 9.1})
+    {'rules/step': 20, 'rules/loss': 0.5}
+    >>> named({"head_reads": {"pushpins": 0.75}})
+    {'head_reads/pushpins': 0.75}
+    """
+    if "stage" not in entry:
+        return configs.flatten(entry, "/")
+    left_out = ("stage", "seconds")
+    return {f"{entry['stage']}/{k}": v for k, v in entry.items() if k not in left_out}
 
 
 def table(compared: Mapping[str, Any]) -> str:
@@ -248,6 +319,38 @@ def table(compared: Mapping[str, Any]) -> str:
         for name in dict.fromkeys(n for run in found for n in run[section]):
             row(name, [run[section].get(name) for run in found])
     return "\n".join(lines)
+
+
+def _record(
+    stage: str, seed: int, base: Mapping[str, str] | None, data: Mapping[str, str | int]
+) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "seed": seed,
+        "base": dict(base) if base else None,
+        "data": dict(data),
+        "git": git_commit(),
+        "versions": {
+            "lad-agent": metadata.version("lad-agent"),
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in _VERSIONS},
+        },
+    }
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    atomic.write(folder / "run.json", json.dumps(record, indent=1) + "\n")
+
+
+def _staged_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration of a run in stages; None where `folder` holds none."""
+    if not (folder / "metrics.jsonl").is_file():
+        return None
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return held if isinstance(held, dict) else None
 
 
 def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:

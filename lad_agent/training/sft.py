@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import Tensor
 
 from lad_agent import images
 from lad_agent.errors import UsageError
@@ -171,29 +172,38 @@ def answers(
         task = lessons.tasks[example.product]
         text = texts.inspection(rng, example, task, other_rules=number % 2)
         (ids,) = _tokens([_prompt(text, processor)], processor, config.image_size)
-        inputs = torch.tensor([ids], device=model.device)
         seen = _pixels([text], processor, config.image_size)
-        made = model.generate(
-            input_ids=inputs,
-            attention_mask=torch.ones_like(inputs),
-            mm_token_type_ids=(inputs == processor.image_token_id).long(),
-            pixel_values=seen["pixel_values"].to(model.device),
-            image_grid_thw=seen["image_grid_thw"].to(model.device),
-            do_sample=False,
-            use_cache=True,
-            max_new_tokens=SAMPLE_TOKENS,
-        )
-        said = processor.tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)
         out.append(
             {
                 "image": str(example.image),
                 "product": example.product,
-                "said": said,
+                "said": answer(model, processor, ids, seen),
                 "wanted": text.completion,
             }
         )
     model.train(training)
     return out
+
+
+@torch.no_grad()
+def answer(model: Any, processor: Any, prompt: Sequence[int], seen: Mapping[str, Tensor]) -> str:
+    """What the model says to a prompt of these token ids, the most probable token each time.
+
+    `seen` holds its pictures as the image processor makes them: pixel_values, image_grid_thw.
+    """
+    inputs = torch.tensor([prompt], device=model.device)
+    made = model.generate(
+        input_ids=inputs,
+        attention_mask=torch.ones_like(inputs),
+        mm_token_type_ids=(inputs == processor.image_token_id).long(),
+        pixel_values=seen["pixel_values"].to(model.device),
+        image_grid_thw=seen["image_grid_thw"].to(model.device),
+        do_sample=False,
+        use_cache=True,
+        max_new_tokens=SAMPLE_TOKENS,
+    )
+    said: str = processor.tokenizer.decode(made[0, len(prompt) :], skip_special_tokens=True)
+    return said
 
 
 def accumulation(config: RunConfig) -> int:

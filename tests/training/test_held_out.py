@@ -261,3 +261,23 @@ def test_what_cannot_be_compared_is_said(
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(UsageError, match="holds an adapter, the run made a model"):
         promotion.compare(run, tmp_path / "adapter", held)
+
+
+def test_a_run_in_stages_is_judged_beside_what_is_in_use(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    """It names neither held-out pictures nor a base that judges the same products."""
+    run, to = tmp_path / "run", tmp_path / "live"
+    shutil.copytree(taught, run / "model")
+    (run / "config.json").write_text("{}")
+    runs.begin_staged(run, "pocket", 0, base=None, data={})
+    (run / "metrics.jsonl").touch()
+    with pytest.raises(UsageError, match="names no held-out pictures"):
+        promotion.compare(run, to)
+    with pytest.raises(UsageError, match=r"no model to judge .* copy .*model there as the first"):
+        promotion.compare(run, to, held)
+    shutil.copytree(small, to)
+    promotion.promote(run, to, promotion.compare(run, to, held))
+    assert bases.find(str(to)).fingerprint == bases.find(str(taught)).fingerprint
+    went_on = _run(tmp_path / "sharper", run, taught, held)
+    assert promotion.compare(went_on, to)["models"]["before"] == bases.find(str(run)).fingerprint

@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from transformers.utils import logging as transformers_logging
@@ -41,7 +42,8 @@ from lad_agent.reasoners.witness import (
     number_of_parts,
 )
 from lad_agent.recipe import Region, Rule
-from lad_agent.training import bases, synloco
+from lad_agent.training import bases, runs, synloco
+from lad_agent.training import sft as fine_tuning
 from lad_agent.training.pocket import (
     architecture,
     data,
@@ -51,6 +53,7 @@ from lad_agent.training.pocket import (
     photometric,
     rules,
     run,
+    samples,
     sft,
     vision,
     vocabulary,
@@ -809,12 +812,17 @@ def test_half_the_pictures_are_exposed_otherwise_and_alike_by_seed() -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> Iterator[Path]:
     """The folder of a run through every stage."""
     out = tmp_path_factory.mktemp("pocket") / "run"
     with pytest.MonkeyPatch.context() as patched:
         _shrink(patched)
-        run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
+        run.train_pocket(out, _shortened(), threads=1, say=said.append)
         yield out
 
 
@@ -827,6 +835,8 @@ def _shrink(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(data, "SHARD", SHARD)
     patched.setattr(data, "REFERENCES", 2)
     patched.setattr(data, "pool", ThreadPoolExecutor)
+    patched.setattr(samples, "SAMPLES", 1)
+    patched.setattr(fine_tuning, "SAMPLE_TOKENS", 4)
 
 
 def _shortened() -> run.PocketConfig:
@@ -869,6 +879,35 @@ def test_the_card_tells_how_the_model_was_made(finished: Path) -> None:
     assert set(card["head_reads"]) <= set(vocabulary.PRODUCT_NAMES)
     assert str(_shortened().seed) in card["made_by"]
     assert bases.licence(bases.find(str(finished))) == bases.licence(bases.find("pocket"))
+
+
+def test_the_folder_tells_how_the_run_went(finished: Path, said: list[str]) -> None:
+    record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert (record["stage"], record["seed"], record["base"]) == ("pocket", _shortened().seed, None)
+    assert record["data"] == {"pictures": 2 * SHARD, "validation": SHARD}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["git"] is None or len(record["git"].rstrip("+")) == 40
+    kept = runs.read_lines(finished / "samples.jsonl")
+    assert [(line["stage"], line["picture"]) for line in kept] == [
+        ("captions", 0), ("rules", 0), ("joint", 0),
+    ]  # fmt: skip
+    assert all(line["said"] for line in kept)
+    assert kept[0]["wanted"].startswith("<think>product: ")
+    assert kept[1]["wanted"] == kept[2]["wanted"]
+    assert (finished / "curves.png").stat().st_size > 0
+    assert "pictures: 2 of 2 shards of 32" in said
+    assert said.index("dense: starts") < said.index("dense: steps 2")
+    assert any(line.startswith("dense: step 0 cells ") for line in said)
+
+
+def test_tensorboard_holds_what_was_measured(finished: Path) -> None:
+    measured = [line for line in runs.read_lines(finished / "metrics.jsonl") if "step" in line]
+    board = EventAccumulator(str(finished / "tensorboard"))
+    board.Reload()
+    assert set(board.Tags()["scalars"]) == set(runs.named(measured[0])) - {"dense/step"}
+    (scalar,) = board.Scalars("dense/cells")
+    assert scalar.step == measured[0]["step"]
+    assert scalar.value == pytest.approx(measured[0]["cells"])
 
 
 @pytest.mark.usefixtures("small_runs")
@@ -924,7 +963,12 @@ def test_the_witness_is_kept_with_the_model(finished: Path, pictures: data.Pictu
 
 @pytest.mark.usefixtures("small_runs")
 def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder from before runs had a run.json goes without, and gets what it lacks of samples."""
     weights = (finished / "model" / "model.safetensors").read_bytes()
+    record = (finished / "run.json").read_bytes()
+    samples = (finished / "samples.jsonl").read_text(encoding="utf-8")
+    (finished / "run.json").unlink()
+    (finished / "samples.jsonl").write_text(samples.split("\n", 1)[1], encoding="utf-8")
     steps: list[str] = []
 
     def train(*arguments: Any) -> None:
@@ -938,6 +982,10 @@ def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.Mo
     model = run.train_pocket(finished, _shortened(), threads=1, say=lambda text: None)
     assert steps == []
     assert (model / "model.safetensors").read_bytes() == weights
+    again = runs.read_lines(finished / "samples.jsonl")
+    assert sorted(map(json.dumps, again)) == sorted(samples.splitlines())
+    assert not (finished / "run.json").exists()
+    (finished / "run.json").write_bytes(record)
 
 
 def test_the_seconds_of_killed_sessions_count(tmp_path: Path) -> None:

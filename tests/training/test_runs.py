@@ -139,6 +139,50 @@ def test_compare_on_the_command_line(tmp_path: Path) -> None:
     assert "| loss | 2 |" in CliRunner().invoke(app, ["compare", str(run.folder)]).stdout
 
 
+def _staged(folder: Path, steps: int) -> Path:
+    """What `train pocket` leaves, so far as it matters here."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"seed": 20, "dense": {"steps": steps}}))
+    metrics = folder / "metrics.jsonl"
+    metrics.touch()
+    runs.add_line(metrics, {"stage": "dense", "steps": steps})
+    for step in (0, steps - 1):
+        runs.add_line(metrics, {"stage": "dense", "step": step, "cells": 2.0, "seconds": 1.0})
+    runs.add_line(metrics, {"name": "dense", "spent": 2.0})
+    runs.add_line(metrics, {"stage": "rules", "step": 20, "loss": 0.5, "seconds": 3.0})
+    runs.add_line(metrics, {"head_reads": {"pushpins": 0.75}})
+    return folder
+
+
+def test_runs_in_stages_are_compared_too(tmp_path: Path) -> None:
+    """Those of before there was a run.json as well."""
+    folders = [str(_staged(tmp_path / name, steps)) for name, steps in (("a", 10), ("b", 30))]
+    one = _open(tmp_path / "sft")
+    ran = CliRunner().invoke(app, ["compare", *folders, "--json"])
+    first, second = json.loads(ran.stdout)["runs"]
+    assert (first["stage"], first["step"], second["step"]) == ("pocket", 29, 49)
+    assert second["config"] == {"dense.steps": 30}
+    assert second["metrics"] == {
+        "dense/steps": 30, "dense/step": 29, "dense/cells": 2.0, "rules/step": 20,
+        "rules/loss": 0.5, "head_reads/pushpins": 0.75,
+    }  # fmt: skip
+    mixed = CliRunner().invoke(app, ["compare", folders[0], str(one.folder)])
+    assert "| stage | pocket | sft |" in mixed.stdout
+    assert "| rules/loss | 0.5 | - |" in mixed.stdout
+
+
+def test_a_run_in_stages_is_said_to_be_one(tmp_path: Path) -> None:
+    folder = _staged(tmp_path / "a", 10)
+    with pytest.raises(UsageError, match="a run of train pocket, not of train sft or train grpo"):
+        runs.find_run(folder)
+    runs.begin_staged(folder, "pocket", 20, base=None, data={})
+    assert not (folder / "run.json").exists()
+    (folder / "metrics.jsonl").unlink()
+    runs.begin_staged(folder, "pocket", 20, base=None, data={"pictures": 1000})
+    runs.begin_staged(folder, "pocket", 21, base=None, data={})
+    assert json.loads((folder / "run.json").read_text())["data"] == {"pictures": 1000}
+
+
 def test_curves(tmp_path: Path) -> None:
     run = _open(tmp_path / "a")
     assert curves.write(run) is None

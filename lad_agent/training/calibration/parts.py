@@ -80,7 +80,9 @@ def trained_on(path: Path) -> frozenset[str]:
     paths: Sequence[Path] = [path]
     reviewed: list[dict[str, Any]] = []
     if (path / "run.json").is_file():
-        run = runs.find_run(path)
+        run = runs.find(path)
+        if not isinstance(run, runs.Run):  # in stages, from pictures that are made
+            return frozenset()
         paths, reviewed = run.config.data.paths, runs.read_lines(run.reviews)
         if not paths and not reviewed:
             raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
@@ -99,7 +101,10 @@ def doubts(run: Path, examples: Iterable[Example]) -> list[str]:
     Raises:
         NotFound: `run` holds none.
     """
-    data = runs.find_run(run).config.data
+    found = runs.find(run)
+    if not isinstance(found, runs.Run):
+        return []
+    data = found.config.data
     seen = [e for path in data.paths for e in open_source(path)]
     judged_by = {e.sha256 for e in seen if e.split == "validation"}
     if data.held_out is not None:

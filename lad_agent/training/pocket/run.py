@@ -11,7 +11,8 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,9 +30,10 @@ from lad_agent import atomic
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import fingerprint
 from lad_agent.reasoners.witness import ObjectHead, load_witness
-from lad_agent.training import bases, runs, synloco
+from lad_agent.training import bases, curves, runs, synloco
 from lad_agent.training.bases import Base
-from lad_agent.training.pocket import architecture, data, dense, joint, sft
+from lad_agent.training.following import Following, Say
+from lad_agent.training.pocket import architecture, data, dense, joint, samples, sft
 from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.sft import SftConfig
 
@@ -61,9 +63,6 @@ class PocketConfig:
     """Fingerprint of the model that the joint stage goes on from, "" after the stages before it."""
 
 
-Say = Callable[[str], None]
-
-
 def train_pocket(
     out: Path,
     config: PocketConfig | None = None,
@@ -88,27 +87,29 @@ def train_pocket(
     workers = threads or os.cpu_count() or 1
     torch.set_num_threads(workers)
     bind(out, config)
+    runs.begin_staged(
+        out,
+        "pocket",
+        config.seed,
+        base={"name": str(base), "fingerprint": config.base} if base else None,
+        data={"pictures": _pictures(config), "validation": config.validation_pictures},
+    )
     clock = Clock(out, say)
-    with clock.stage("pictures"):
-        data.make(
-            out / "pictures", _pictures(config), config.seed, workers, shards_made(say, "pictures")
-        )
-        data.make(
-            out / "validation",
-            config.validation_pictures,
-            config.seed + 1,
-            workers,
-            shards_made(say, "validation pictures"),
-        )
+    with clock.stage("pictures") as shown:
+        told = shown.shards("pictures", data.SHARD)
+        data.make(out / "pictures", _pictures(config), config.seed, workers, told)
+        told = shown.shards("validation pictures", data.SHARD)
+        data.make(out / "validation", config.validation_pictures, config.seed + 1, workers, told)
     processes = max(n for n in (1, 2, 4, 8) if n <= workers)
     if base is None:
         _stages(out, config, clock, processes)
     with clock.stage("joint"):
         if not dense.finished(_joint_path(out), config.joint):
             share(processes, _joint_process, out, config, base)
-    processor, net = _network(config)
-    head = ObjectHead(config.width, dense.WORDS)
-    joint.load(net, head, _joint_path(out))
+        processor, net = _network(config)
+        head = ObjectHead(config.width, dense.WORDS)
+        joint.load(net, head, _joint_path(out))
+        samples.keep(out, "joint", partial(_answers, out, config, "rules", processor, net))
     validation = data.load(out / "validation", config.validation_pictures)
     read = dense.measure(net, head, validation, len(validation))
     say(f"joint: pictures read wholly right by the head: {shares_read(read)}")
@@ -129,6 +130,8 @@ def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> 
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
                 share(processes, _sft_process, out, config, stage, before)
+            if stage.stage != "lookups":  # of no picture
+                samples.keep(out, stage.stage, partial(_language_answers, out, config, stage))
         before = stage
 
 
@@ -214,7 +217,7 @@ def _joint_process(out: Path, config: PocketConfig, base: Path | None) -> None:
     """One of the processes that train the whole model together."""
     processor, net, head = _start(out, config, base)
     pictures = data.load(out / "pictures", _pictures(config))
-    log = Clock(out, partial(print, flush=True)).log("joint")
+    log = Clock(out).log("joint", config.joint.steps)
     joint.train(
         net, head, processor, pictures, config.joint, _joint_path(out), log, config.seed + 2
     )
@@ -228,7 +231,7 @@ def _dense_process(out: Path, config: PocketConfig) -> None:
     """One of the processes that train the tower together."""
     _, net = _network(config)
     pictures = data.load(out / "pictures", config.dense_pictures)
-    log = Clock(out, partial(print, flush=True)).log("dense")
+    log = Clock(out).log("dense", config.dense.steps)
     dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
 
 
@@ -271,13 +274,34 @@ def _sft_process(
         facts = data.load(out / "pictures", config.dense_pictures + config.sft_pictures).facts
         tokens = load_file(out / "features.safetensors")
         queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
-    log = Clock(out, partial(print, flush=True)).log(stage.stage)
+    log = Clock(out).log(stage.stage, stage.steps)
     sft.train(net, processor, queries, tokens, stage, out / stage.stage, [Lines(log)])
     if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
         write_tensors(
             _language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
         )
+
+
+def _language_answers(out: Path, config: PocketConfig, stage: SftConfig) -> list[dict[str, Any]]:
+    """What the model says after a stage of the language model."""
+    processor, net = _network(config)
+    dense.load(net, out / "dense.safetensors")
+    net.model.language_model.load_state_dict(load_file(_language_path(out, stage)))
+    return _answers(out, config, stage.stage, processor, net)
+
+
+def _answers(
+    out: Path,
+    config: PocketConfig,
+    stage: sft.Stage,
+    processor: Any,
+    net: Qwen2_5_VLForConditionalGeneration,
+) -> list[dict[str, Any]]:
+    """What the model says of the first validation pictures, in texts of a stage."""
+    pictures = data.load(out / "validation", config.validation_pictures)
+    references = {p: data.reference(p, config.seed + 2, 0)[None] for p in synloco.PRODUCTS}
+    return samples.answers(net, processor, pictures, references, stage, sft.sample)
 
 
 def export(
@@ -364,13 +388,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     part.replace(path)
 
 
-def shards_made(say: Say, what: str) -> Callable[[int, int], None]:
-    def progress(done: int, total: int) -> None:
-        say(f"{what}: {done} of {total} shards of {data.SHARD}")
-
-    return progress
-
-
 def shares_read(read: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.3f}" for name, share in read.items())
 
@@ -392,20 +409,33 @@ class Lines(TrainerCallback):  # type: ignore[misc]
 class Clock:
     """Seconds a stage over all sessions, killed ones too, and the run's `metrics.jsonl`."""
 
-    def __init__(self, out: Path, say: Say) -> None:
+    def __init__(self, out: Path, say: Say = print) -> None:
         self.path, self.say = out / "metrics.jsonl", say
         self.path.touch()
 
-    def stage(self, name: str) -> "_Stage":
-        return _Stage(self, name)
-
-    def log(self, stage: str) -> Callable[[Mapping[str, float]], None]:
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Following]:
+        """A stage goes on in here: what its processes log is shown; at the end it is drawn."""
         started = time.monotonic()
+        self.say(f"{name}: starts")
+        try:
+            with Following(self.path.parent, name, self.say) as following:
+                yield following
+        finally:
+            spent = time.monotonic() - started
+            self.write({"name": name, "spent": spent})
+            self.say(f"{name}: {spent:.0f} s")
+        if following.measured:
+            curves.write_stages(self.path.parent, self.path.with_name("curves.png"))
+
+    def log(self, stage: str, steps: int) -> Callable[[Mapping[str, float]], None]:
+        """Writes what is measured in a stage of so many steps."""
+        started = time.monotonic()
+        if runs.first_process():
+            self.write({"stage": stage, "steps": steps})
 
         def entry(values: Mapping[str, float]) -> None:
             self.write({"stage": stage, **values, "seconds": time.monotonic() - started})
-            told = " ".join(f"{k} {v:.4g}" for k, v in values.items())
-            self.say(f"{stage}: {told}")
 
         return entry
 
@@ -428,20 +458,6 @@ class Clock:
                     spent[stage] += running[stage]
                 running[stage] = seconds
         return {name: round(value, 1) for name, value in spent.items()}
-
-
-class _Stage:
-    def __init__(self, clock: Clock, name: str) -> None:
-        self.clock, self.name = clock, name
-
-    def __enter__(self) -> None:
-        self.started = time.monotonic()
-        self.clock.say(f"{self.name}: starts")
-
-    def __exit__(self, *exception: object) -> None:
-        spent = time.monotonic() - self.started
-        self.clock.write({"name": self.name, "spent": spent})
-        self.clock.say(f"{self.name}: {spent:.0f} s")
 
 
 def shortened(steps: int) -> PocketConfig:

@@ -32,16 +32,16 @@ from lad_agent.reasoners.base import Question
 from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import ObjectHead, Vocabulary, load_witness
-from lad_agent.training import bases
+from lad_agent.training import bases, runs
 from lad_agent.training.bases import Base
-from lad_agent.training.pocket import data, dense, sft
+from lad_agent.training.following import Say
+from lad_agent.training.pocket import data, dense, samples, sft
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.run import (
     Clock,
     Lines,
     bind,
-    shards_made,
     share,
     shares_read,
     write_tensors,
@@ -64,8 +64,6 @@ REFERENCES = 32
 """Normal pictures that serve as references, beside the recipe's own."""
 TRIED = 100
 """Composed pictures of each verdict that the model is tried on at the end."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,24 @@ def train_product(
     logging.disable_progress_bar()
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
-    bind(out, _Bound(config, kit.product, kit.digest, fingerprint(base)))
+    bound = _Bound(config, kit.product, kit.digest, fingerprint(base))
+    bind(out, bound)
+    runs.begin_staged(
+        out,
+        "product",
+        config.seed,
+        base={"name": str(base), "fingerprint": bound.base},
+        data={kit.product: kit.digest},
+    )
     say(f"{kit.product}: {_told(kit)}")
     clock = Clock(out, say)
     started = _Started(directory, base)
     processes = max(n for n in (1, 2, 4, 8) if n <= threads)
-    with clock.stage("pictures"):
+    with clock.stage("pictures") as shown:
         draw = partial(scenes.picture, kit)
-        told = shards_made(say, "pictures")
+        told = shown.shards("pictures", data.SHARD)
         data.make(out / "pictures", config.pictures, config.seed, threads, told, draw)
-        told = shards_made(say, "validation pictures")
+        told = shown.shards("validation pictures", data.SHARD)
         data.make(out / "validation", data.SHARD, config.seed + 1, threads, told, draw)
     with clock.stage("dense"):
         if not (out / "dense.whole").exists():
@@ -159,7 +165,9 @@ def train_product(
         with clock.stage(stage.stage):
             if not _language_path(out, stage).exists():
                 share(processes, _sft_process, out, config, started, stage)
-    net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
+            net.model.language_model.load_state_dict(load_file(_language_path(out, stage)))
+            ask = partial(_answers, out, kit, stage.stage, processor, net)
+            samples.keep(out, stage.stage, ask)
     model = export(out, net, processor, head, kit, config, base, clock.seconds())
     with clock.stage("trial"):
         scores = trial(model, kit, examples, config.seed + 4)
@@ -344,7 +352,7 @@ def _dense_process(out: Path, config: ProductConfig, started: _Started) -> None:
         return spent / PROBE
 
     steps = planned(out, config, "dense", probe)
-    log = Clock(out, partial(print, flush=True)).log("dense")
+    log = Clock(out).log("dense", steps)
     long = replace(config.dense, steps=steps, warmup=_warmup(config.dense.warmup, steps))
     dense.train(net, pictures, long, out / "dense.safetensors", log, head)
     if dense.place()[0] == 0:
@@ -394,12 +402,26 @@ def _sft_process(out: Path, config: ProductConfig, started: _Started, stage: Sft
         return float(np.mean(np.diff(timer.times)))
 
     steps = planned(out, config, stage.stage, probe)
-    log = Clock(out, partial(print, flush=True)).log(stage.stage)
+    log = Clock(out).log(stage.stage, steps)
     long = replace(stage, steps=steps, warmup=_warmup(stage.warmup, steps))
     sft.train(net, processor, queries, tokens, long, out / stage.stage, [Lines(log)], draw)
     if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
         write_tensors(_language_path(out, stage), {n: v.contiguous() for n, v in state.items()})
+
+
+def _answers(
+    out: Path,
+    kit: Kit,
+    stage: sft.Stage,
+    processor: Any,
+    net: Qwen2_5_VLForConditionalGeneration,
+) -> list[dict[str, Any]]:
+    """What the model says of the first validation pictures, in texts of a stage."""
+    pictures = data.load(out / "validation", data.SHARD)
+    references = {kit.product: np.stack(kit.references)}
+    draw = partial(texts.sample, kit)
+    return samples.answers(net, processor, pictures, references, stage, draw)
 
 
 def planned(out: Path, config: ProductConfig, stage: str, probe: Callable[[Path], float]) -> int:
@@ -412,11 +434,11 @@ def planned(out: Path, config: ProductConfig, stage: str, probe: Callable[[Path]
     if config.steps is None and not path.exists():
         with tempfile.TemporaryDirectory() as tried:
             seconds = probe(Path(tried))
-        left = 60 * config.minutes - sum(Clock(out, print).seconds().values())
+        left = 60 * config.minutes - sum(Clock(out).seconds().values())
         steps = max(PROBE, int(SHARES[stage] * left / seconds))
         if dense.place()[0] == 0:
             atomic.write(path, f"{steps}\n")
-            print(f"{stage}: {steps} steps of {seconds:.2f} s", flush=True)
+            Clock(out).write({"stage": stage, "seconds_a_step": seconds})
         if distributed.is_initialized():
             distributed.barrier()
     return config.steps or int(path.read_text(encoding="utf-8"))

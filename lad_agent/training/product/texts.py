@@ -25,10 +25,22 @@ def draw(
     references: dict[str, Tensor],
     processor: Any,
 ) -> Sample:
-    """The text of one picture, drawn anew each time it comes up: a caption, or an inspection; of a
-    kit with pairings an exercise in looking up now and then."""
+    """A text about a picture; of a kit with pairings an exercise in looking up now and then."""
     if stage == "rules" and _pairs(kit) and rng.random() < LOOKUPS:
         return exercise(rng, kit.product, kit.forms, kit.values, processor)
+    return sample(kit, rng, row, stage, queries, references, processor)
+
+
+def sample(
+    kit: Kit,
+    rng: np.random.Generator,
+    row: int,
+    stage: Stage,
+    queries: Features,
+    references: dict[str, Tensor],
+    processor: Any,
+) -> Sample:
+    """The text of one picture, drawn anew each time it comes up: a caption, or an inspection."""
     facts, query = queries.facts[row], queries.tokens[row]
     if stage == "captions":
         names = [*kit.nouns, *kit.things]

@@ -22,11 +22,12 @@ from lad_agent.errors import ModelError, UsageError
 from lad_agent.rationale import NOTHING, Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
-from lad_agent.reasoners.checkpoint import load_checkpoint
+from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import load_witness
-from lad_agent.training import bases
-from lad_agent.training.pocket import data, dense, sft
+from lad_agent.training import bases, runs
+from lad_agent.training import sft as fine_tuning
+from lad_agent.training.pocket import data, dense, samples, sft
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import run, texts
 from lad_agent.training.synloco.scene import DAMAGE
@@ -55,6 +56,8 @@ def _small() -> Iterator[None]:
         patched.setattr(data, "pool", ThreadPoolExecutor)
         for name, value in (("PROBE", 2), ("REFERENCES", 2), ("TRIED", 2)):
             patched.setattr(run, name, value)
+        patched.setattr(samples, "SAMPLES", 1)
+        patched.setattr(fine_tuning, "SAMPLE_TOKENS", 8)
         yield
 
 
@@ -119,6 +122,21 @@ def test_the_run_tells_how_it_went(finished: Path, said: list[str]) -> None:
     assert bases.licence(bases.find(str(finished))) == bases.licence(bases.find("pocket"))
     for stage in ("dense", "captions", "rules"):
         assert (finished / f"{stage}.steps").read_text() == "2\n"
+
+
+def test_the_folder_tells_how_the_run_went(finished: Path, folder: Path, said: list[str]) -> None:
+    record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
+    assert (record["stage"], record["data"]) == ("product", {"spare_kit": kits.read(folder).digest})
+    assert record["base"] == {"name": str(EMBEDDED), "fingerprint": fingerprint(EMBEDDED)}
+    kept = runs.read_lines(finished / "samples.jsonl")
+    assert [line["stage"] for line in kept] == ["captions", "rules"]
+    assert all(line["said"] for line in kept)
+    assert kept[1]["wanted"].endswith("</answer>")
+    assert {"tensorboard", "curves.png"} <= {path.name for path in finished.iterdir()}
+    assert {"dense: steps 2", "captions: steps 2", "rules: steps 2"} <= set(said)
+    last = runs.last_metrics(runs.find(finished))
+    assert last["dense/seconds_a_step"] > 0
+    assert last["composed/pictures"] == 4
 
 
 def test_a_finished_run_is_not_done_again(
