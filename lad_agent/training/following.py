@@ -90,7 +90,6 @@ class Following:
             self.bar.update(self.task, total=entry["steps"])
         if "step" not in entry:
             return
-        self.measured = True
         loss = sum(value for name, value in entry.items() if name not in _NO_LOSSES)
         said = f"{self.stage}  loss {loss:.3g}"
         self.bar.update(self.task, description=said, completed=entry["step"])
@@ -99,6 +98,7 @@ class Following:
         for name, value in runs.named(entry).items():
             if name != f"{self.stage}/step":
                 self.board.add_scalar(name, value, entry["step"])
+        self.measured = True
 
     def _log(self, text: str) -> None:
         if self.bar.disable:

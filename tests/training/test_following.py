@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -47,7 +48,11 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             _wait(lambda: following.measured)
             following.bar.refresh()
         screen.flush()
-        shown = os.read(terminal, 100_000).decode()
+        shown = ""
+        while "20/80" not in shown:
+            ready, _, _ = select.select([terminal], [], [], 20)
+            assert ready, shown
+            shown += os.read(terminal, 100_000).decode(errors="replace")
     os.close(terminal)
     assert said == []
     assert "1000/2000" in shown
