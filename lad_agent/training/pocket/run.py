@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed
 from torch.multiprocessing.spawn import spawn
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
+from transformers.utils import logging
 
 from lad_agent import atomic
 from lad_agent.errors import UsageError
@@ -83,6 +84,7 @@ def train_pocket(
     config = config or PocketConfig()
     if base is not None:
         config = replace(config, base=_checked(base, config))
+    logging.disable_progress_bar()
     torch.set_flush_denormal(True)
     workers = threads or os.cpu_count() or 1
     torch.set_num_threads(workers)
@@ -154,6 +156,7 @@ def _member(
     # When the first process is killed, torch has SIGINT sent to these, which a shell's background
     # ignores; they would train on, and write into the folder of the run that is gone on with.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.disable_progress_bar()  # transformers' own, when a checkpoint is written
     torch.set_flush_denormal(True)
     torch.set_num_threads(1)
     # The trainer's own setting up (accelerate) reads these.

@@ -330,7 +330,6 @@ class _Started:
     base: Path
 
     def open(self) -> tuple[Kit, Qwen2_5_VLForConditionalGeneration, Any, ObjectHead]:
-        logging.disable_progress_bar()
         kit = kits.read(self.directory)
         return kit, *open_base(self.base, kit)
 
