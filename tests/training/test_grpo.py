@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import subprocess
+import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +22,7 @@ from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Rule
 from lad_agent.training import bases, grpo, runs, watch
-from lad_agent.training.config import Data, Grpo, RunConfig, changed
+from lad_agent.training.config import Data, Grpo, RunConfig, changed, dump
 from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
@@ -27,6 +30,7 @@ from lad_agent.training.rewards import Case
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
 
+ROOT = Path(__file__).parents[2]
 RULES = (Rule(id="R1", text="exactly 2 nuts"),)
 CONFIG = Grpo(
     steps=2, prompts=2, num_generations=2, micro=4, max_completion=16, warmup=0, learning_rate=1e-3
@@ -179,6 +183,54 @@ def test_the_trainer_sees_the_pictures(model: Any, processor: Any) -> None:
         with torch.no_grad():
             texts.append(model(**inputs).logits[0, -1])
     assert not torch.allclose(texts[0], texts[1])
+
+
+def test_the_loss_is_computed_with_the_pictures(model: Any, processor: Any, tmp_path: Path) -> None:
+    """Of every answer's prompt both are there: none is dropped on the way."""
+    seen: list[dict[str, Any]] = []
+
+    def note(module: Any, arguments: Any, given: dict[str, Any]) -> None:
+        if torch.is_grad_enabled():
+            seen.append(given)
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    fit(model, processor, prompts, CONFIG.model_copy(update={"steps": 1}), tmp_path)
+    (given,) = seen
+    assert given["image_grid_thw"].tolist() == [[1, 14, 14]] * 8
+    reference, query = given["pixel_values"].unflatten(0, (4, 2, 196)).mean((2, 3)).T
+    assert len(set(reference.tolist())) == 1
+    # Two answers about a good part, black, and two about an anomalous one, white, in any order.
+    assert sorted((query > reference).tolist()) == [False, False, True, True]
+
+
+def test_the_loss_pays_for_no_length(model: Any, processor: Any, tmp_path: Path) -> None:
+    """Every token weighs the same: of a right answer and a wrong one neither is made to count
+    less by being long, as where each answer's mean is taken."""
+    trainer, _ = fit(model, processor, prompts, CONFIG.model_copy(update={"steps": 1}), tmp_path)
+    mask = torch.tensor([[1] * 12, [1] * 3 + [0] * 9])
+    losses = []
+    for advantages in ([1.0, 0.0], [0.0, 1.0]):
+        losses.append(_loss(trainer, processor, mask, torch.tensor(advantages)))
+    assert losses[0] == pytest.approx(4 * losses[1])
+
+
+def _loss(trainer: Any, processor: Any, mask: torch.Tensor, advantages: torch.Tensor) -> float:
+    """Of two answers of random tokens to one prompt in text alone, with no step away from it."""
+    text = processor.tokenizer("exactly 2 nuts", return_tensors="pt")
+    trainer.beta, trainer.model_kwarg_keys = 0.0, set()
+    trainer.current_gradient_accumulation_steps = 1
+    found: torch.Tensor = trainer._compute_loss(
+        trainer.model,
+        {
+            "prompt_ids": text["input_ids"].repeat(2, 1),
+            "prompt_mask": text["attention_mask"].repeat(2, 1),
+            "completion_ids": torch.ones_like(mask) * text["input_ids"][0, 0],
+            "completion_mask": mask,
+            "advantages": advantages,
+            "num_items_in_batch": mask.sum(),
+        },
+    )
+    return found.item()
 
 
 # --- pools
@@ -343,6 +395,30 @@ def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
     assert all(torch.equal(whole[name], again[name]) for name in whole)
     kept = [entry["step"] for entry in runs.read_lines(tmp_path / "cut" / "metrics.jsonl")]
     assert sorted(set(kept)) == [1, 2, 3, 4]
+
+
+def test_two_processes_share_the_groups_and_choose_one_pool(
+    taught: Path, labelled: Path, tmp_path: Path
+) -> None:
+    config = changed(toy_run(taught, labelled, 2), grpo={"micro": 16, "pool": 4, "refresh": 1})
+    (tmp_path / "config.yaml").write_text(dump(config))
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "tests.training.seen_cli", str(tmp_path / "seen.jsonl"), "train", "grpo"),
+        *("--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")),
+    ]
+    ran = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    load_checkpoint(tmp_path / "run" / "model")
+    pools = [entry["positions"] for entry in runs.read_lines(tmp_path / "run" / "pools.jsonl")]
+    assert [len(pool) for pool in pools] == [4, 4]
+    seen = runs.read_lines(tmp_path / "seen.jsonl")
+    answers = Counter((entry["k"], entry["position"]) for entry in seen)
+    assert answers == {(k, pools[0][k % 4]): 8 for k in range(8)}
+    logged = [e for e in runs.read_lines(tmp_path / "run" / "metrics.jsonl") if "dead" in e]
+    assert [entry["step"] for entry in logged] == [1, 2]
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])

@@ -988,6 +988,29 @@ def test_a_finished_run_is_not_done_again(finished: Path, monkeypatch: pytest.Mo
     (finished / "run.json").write_bytes(record)
 
 
+@pytest.mark.usefixtures("small_runs")
+def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the joint stage saves its last step; the same command goes on."""
+    with small_disk.mounted(tmp_path / "disk", 128):
+        out = tmp_path / "disk" / "run"
+        shutil.copytree(finished, out, ignore=shutil.ignore_patterns("model", "joint*"))
+        save = dense.save
+
+        def full(*arguments: Any) -> None:
+            with small_disk.left(tmp_path / "disk", 4096):
+                save(*arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(dense, "save", full)
+            with pytest.raises(Exception, match="No space left"):
+                run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
+        assert not (out / "joint.safetensors").exists()
+        model = run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
+        assert fingerprint(model) == fingerprint(finished / "model")
+
+
 def test_the_seconds_of_killed_sessions_count(tmp_path: Path) -> None:
     clock = run.Clock(tmp_path, lambda text: None)
     for seconds in (0.0, 10.0, 20.0, 1.0, 11.0):  # killed after 20 s, then gone on
