@@ -397,6 +397,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
     assert sorted(set(kept)) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_groups_and_choose_one_pool(
     taught: Path, labelled: Path, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ def test_killed_and_resumed_it_sees_and_loses_what_it_would_have(
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_and_resumed_it_tries_and_answers_what_it_would_have(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
