@@ -65,6 +65,10 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
+BACKLOG = 2048
+"""Connections that wait to be accepted: Uvicorn's own default."""
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at `host` and `port`; 0 means any free port.
 
@@ -76,6 +80,7 @@ def listen(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(BACKLOG)  # until then another may bind the same port
     except OSError as error:
         listening.close()
         raise UsageError(

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from lad_agent.errors import UsageError
-from lad_agent.service import auth
+from lad_agent.service import app, auth
 from lad_agent.service.auth import COOKIE
 from lad_agent.store import access, open_store
 from tests.scripted import Scripted, malformed
@@ -204,3 +204,10 @@ def test_a_public_address_needs_users(tmp_path: Any) -> None:
                 auth.check_address(host, store)
         store.transact([lambda unit: access.add_user(unit, "s", "root", "anna", "admin", "x")])
         auth.check_address("0.0.0.0", store)
+
+
+def test_a_port_belongs_to_one_from_the_start() -> None:
+    with app.listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(UsageError, match="cannot listen there"):
+            app.listen("127.0.0.1", port)
