@@ -153,7 +153,7 @@ def weakened(model: Path, keep: Path, noise: float) -> Path:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
-    from lad_agent.reasoners.checkpoint import fingerprint
+    from lad_agent.reasoners.fingerprints import fingerprint
 
     folder = keep / f"weakened-{fingerprint(model)}-{noise:g}"
     if folder.exists():

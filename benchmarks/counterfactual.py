@@ -26,7 +26,7 @@ from benchmarks.figures import SEED, Case, judge, picture, reasoners, with_rules
 from lad_agent import rationale, recipe
 from lad_agent.rationale import NOTHING, Count, Equal, Facts, Fit, Form, Value
 from lad_agent.reasoners import EMBEDDED
-from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.recipe import Recipe, Rule
 from lad_agent.training import synloco
 from lad_agent.training.evaluation import Judged

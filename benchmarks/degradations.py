@@ -210,7 +210,7 @@ def _name(line: Mapping[str, Any]) -> tuple[str, str, float]:
 
 def _file(model: Path, count: int) -> str:
     """A name by all that the counts depend on."""
-    from lad_agent.reasoners.checkpoint import fingerprint
+    from lad_agent.reasoners.fingerprints import fingerprint
 
     tasks = [recipe.load(recipe.shipped(product)).recipe_version for product in synloco.PRODUCTS]
     names = [field.name for field in dataclasses.fields(Counts)]

@@ -32,7 +32,7 @@ from lad_agent.judgement import Decision, Judgement
 from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
-from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import load_witness
 from lad_agent.recipe import Recipe, Rule

@@ -125,7 +125,7 @@ def parts(
 
     `elapsed_s` of each judgement is its share of its batch's time, in one process of one thread.
     """
-    from lad_agent.reasoners.checkpoint import fingerprint
+    from lad_agent.reasoners.fingerprints import fingerprint
 
     keep.mkdir(parents=True, exist_ok=True)
     recipes = {

@@ -12,7 +12,7 @@ from lad_agent.cli import options
 if TYPE_CHECKING:
     from lad_agent.recipe import Recipe
     from lad_agent.settings import Settings
-    from lad_agent.training.calibration import Costs, Part, Reviewed
+    from lad_agent.training.calibration import Costs, Part, Reviewed, Taught
     from lad_agent.training.sources import Example
 
 
@@ -91,14 +91,15 @@ def calibrate(
     else:
         examples, taught = calibration.labelled(pictures, loaded.product)
         left_out = [f"{taught} pictures that are for training"] if taught and not truth else []
-    learned = trained_on or (_own_run(chosen) if pictures and truth is None else [])
-    for path in learned:
-        calibration.refuse_trained_on(examples, calibration.trained_on(path))
+    named = trained_on or (_own_run(chosen) if pictures and truth is None else [])
+    known = [calibration.taught(path) for path in named]
+    for one in known:
+        calibration.refuse_trained_on(examples, one.learned)
     if truth is not None and data is not None:
         parts = calibration.of_results(data, examples, loaded)
     elif pictures is not None:
         parts = _judge(examples, loaded, chosen)
-    notes = [f"left out {note}" for note in left_out] + _doubts(learned, parts)
+    notes = [f"left out {note}" for note in left_out] + _doubts(known, parts)
     source = "findings of reviews" if pictures is None else str(data)
     made = calibration.choose(parts, loaded, asked, source=source, notes=notes)
     if html is not None:
@@ -137,27 +138,26 @@ def _pictures(
 
 def _own_run(chosen: Settings) -> list[Path]:
     """The run that made the reasoner, where its folder tells."""
-    from lad_agent.training import calibration
+    from lad_agent.training import runs
 
     made = chosen.adapter or (None if chosen.reasoner == "pocket" else Path(chosen.reasoner))
-    run = calibration.run_of(made) if made else None
-    return [run] if run else []
+    run = runs.made_by(made) if made else None
+    return [run] if run and (run / "run.json").is_file() else []
 
 
-def _doubts(learned: list[Path], parts: list[Part]) -> list[str]:
+def _doubts(known: list[Taught], parts: list[Part]) -> list[str]:
     """What nobody can tell about a reasoner's having seen the pictures before."""
     from lad_agent.reasoners import EMBEDDED
-    from lad_agent.reasoners.checkpoint import fingerprint
+    from lad_agent.reasoners.fingerprints import fingerprint
     from lad_agent.training import calibration
 
-    if not learned and parts and parts[0].judgement.model != fingerprint(EMBEDDED):
+    if not known and parts and parts[0].judgement.model != fingerprint(EMBEDDED):
         return [
             "whether the reasoner has learned from these pictures was not looked at; "
             "--trained-on RUN does"
         ]
     examples = [part.example for part in parts]
-    runs = [path for path in learned if (path / "run.json").is_file()]
-    return [note for run in runs for note in calibration.doubts(run, examples)]
+    return [note for one in known for note in calibration.doubts(one, examples)]
 
 
 def _reviewed(chosen: Settings, since: str | None, recipe: Recipe) -> list[Reviewed]:

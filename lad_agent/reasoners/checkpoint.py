@@ -1,6 +1,5 @@
 """A model folder: checked, fingerprinted, loaded. Safetensors only; pickles are never opened."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 
 from lad_agent.errors import ModelError, PrerequisiteError
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.processing import load_processor
 
 ARCHITECTURE = "qwen2_5_vl"
 
-_HASHED = (".safetensors", ".json", ".jinja", ".txt")
-_NOT_HASHED = ("model_card.json",)
 _BIG = 1_000_000_000
 
 
@@ -60,26 +58,6 @@ def load_checkpoint(
         fingerprint=fingerprint(folder, adapter),
         products=_products(folder),
     )
-
-
-def fingerprint(folder: Path, adapter: Path | None = None) -> str:
-    """16 hex digits of SHA-256 over every byte that shapes an answer: weights, configuration,
-    tokenizer, processor, chat template, witness and adapter.
-
-    Raises:
-        ModelError: the folder cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        for part in (folder, adapter) if adapter else (folder,):
-            for path in sorted(part.iterdir()):
-                if path.suffix in _HASHED and path.name not in _NOT_HASHED and path.is_file():
-                    digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-                    _add(path, digest)
-            digest.update(b"\0\0")
-    except OSError as error:
-        raise ModelError(f"{folder}: cannot be read ({error})") from error
-    return digest.hexdigest()[:16]
 
 
 def pick_device(name: str) -> torch.device:
@@ -203,12 +181,6 @@ def _products(folder: Path) -> frozenset[str] | None:
     card = folder / "model_card.json"
     products = _json(card, folder).get("products") if card.is_file() else None
     return frozenset(map(str, products)) if isinstance(products, list) else None
-
-
-def _add(path: Path, digest: Any) -> None:
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
 
 
 def _first_line(error: Exception) -> str:

@@ -16,7 +16,8 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from lad_agent.errors import ModelError, NotFound, PrerequisiteError, UsageError
 from lad_agent.reasoners import EMBEDDED
-from lad_agent.reasoners.checkpoint import ARCHITECTURE, fingerprint, load_checkpoint
+from lad_agent.reasoners.checkpoint import ARCHITECTURE, load_checkpoint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.processing import load_processor
 from lad_agent.training import runs
 from lad_agent.training.config import RunConfig, Stage, changed
@@ -113,14 +114,7 @@ def card(base: Base) -> dict[str, Any]:
     Raises:
         ModelError: it cannot be read.
     """
-    path = base.folder / "model_card.json"
-    try:
-        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(told, dict):
-        raise ModelError(f"{path}: a JSON object is wanted")
-    return told
+    return runs.card(base.folder)
 
 
 def open_base(base: Base, config: RunConfig) -> tuple[Any, Any]:

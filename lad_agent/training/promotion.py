@@ -85,18 +85,15 @@ def _taught(run: AnyRun) -> frozenset[str]:
 def _made_by(base: str) -> AnyRun | None:
     """The run whose result a base is, or a copy of it; None where it is no run's."""
     found = bases.find(base)
-    result = found.adapter or found.folder
-    if (result.resolve().parent / "run.json").is_file():
-        return runs.find(result.resolve().parent)
-    told = bases.card(Base(result, None)).get("run")
-    if told is None:
+    folder = runs.made_by(found.adapter or found.folder)
+    if folder is None:
         return None
     try:
-        return runs.find(Path(told))
+        return runs.find(folder)
     except NotFound as error:
         raise CheckFailed(
-            f"{base}: the run that made it, {told}, is gone, and with it what it has learned from; "
-            "put it back"
+            f"{base}: the run that made it, {folder}, is gone, and with it what it has learned "
+            "from; put it back"
         ) from error
 
 

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lad_agent import atomic
-from lad_agent.errors import NotFound, UsageError
+from lad_agent.errors import ModelError, NotFound, UsageError
 from lad_agent.training import config as configs
 from lad_agent.training.config import RunConfig, Stage
 from lad_agent.training.sources import Example
@@ -183,6 +183,37 @@ def find(folder: Path) -> AnyRun:
     return Run(folder, stage, configs.parse(text, str(folder / "config.yaml")))
 
 
+def made_by(result: Path) -> Path | None:
+    """The folder of the run that made a model or an adapter, or a copy of one; None if no run's.
+
+    It is `result` itself, what that lies in, or what its card names, which may be gone.
+
+    Raises:
+        ModelError: the card cannot be read.
+    """
+    for at in (result, result.resolve().parent):
+        if (at / "run.json").is_file():
+            return at
+    told = card(result).get("run")
+    return Path(told) if told else None
+
+
+def card(folder: Path) -> dict[str, Any]:
+    """What `model_card.json` in a model's folder says; nothing where there is none.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    path = folder / "model_card.json"
+    try:
+        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(told, dict):
+        raise ModelError(f"{path}: a JSON object is wanted")
+    return told
+
+
 def last_checkpoint(run: Run) -> Path | None:
     """The checkpoint of the highest step that was completely written."""
     whole = [path for path in _checkpoints(run) if (path / WHOLE).exists()]
@@ -218,6 +249,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             out.append(json.loads(line))
     return out
+
+
+def recorded_data(run: Run) -> dict[str, str]:
+    """The hash of every product's pictures and labels, as the run began with them."""
+    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    return dict(record["data"])
 
 
 def data_hashes(examples: Iterable[Example]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from benchmarks import confidence, degradations, effort, judged, people, promise
 from benchmarks.judged import Key, Way
 from lad_agent import recipe
 from lad_agent.reasoners import EMBEDDED
-from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.training import synloco
 from lad_agent.training.calibration import Asked, Part
 from lad_agent.training.calibration.trials import THE_OTHERS, run

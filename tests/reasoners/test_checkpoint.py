@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lad_agent.errors import LadAgentError, ModelError, PrerequisiteError
-from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint, pick_device
+from lad_agent.reasoners.checkpoint import load_checkpoint, pick_device
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from tests.reasoners import toy
 

@@ -32,7 +32,7 @@ from lad_agent.errors import UsageError
 from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
-from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import (
     MOST,

@@ -8,11 +8,12 @@ No part does both. See `promises` for the statistics and `docs/calibration.md` f
 from lad_agent.training.calibration.choosing import Asked, Costs, Made, choose
 from lad_agent.training.calibration.parts import (
     Part,
+    Taught,
     doubts,
     labelled,
     of_results,
     refuse_trained_on,
-    run_of,
+    taught,
     trained_on,
 )
 from lad_agent.training.calibration.reviewed import Reviewed, of_reviews
@@ -25,13 +26,14 @@ __all__ = [
     "Made",
     "Part",
     "Reviewed",
+    "Taught",
     "choose",
     "doubts",
     "labelled",
     "of_results",
     "of_reviews",
     "refuse_trained_on",
-    "run_of",
+    "taught",
     "text",
     "trained_on",
     "values",

@@ -69,58 +69,64 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
     return kept, len(once) - len(kept)
 
 
+@dataclass(frozen=True)
+class Taught:
+    """What a training knows of pictures, by content hash: those it has learned from, and those for
+    validation. `held_out` is what it was judged by; `changed`: its pictures are others now."""
+
+    of: Path
+    learned: frozenset[str]
+    validation: frozenset[str] = frozenset()
+    held_out: Path | None = None
+    changed: bool = False
+
+
+def taught(path: Path) -> Taught:
+    """What a run of `lad-agent train`, or a training on the labelled pictures at `path`, has seen.
+
+    Raises:
+        UsageError: `path` is neither; or the run names no pictures.
+    """
+    if not (path / "run.json").is_file():
+        return Taught(path, frozenset(e.sha256 for e in open_source(path) if e.split == "train"))
+    run = runs.find(path)
+    if not isinstance(run, runs.Run):  # in stages, from pictures that are made
+        return Taught(path, frozenset())
+    data, reviewed = run.config.data, runs.read_lines(run.reviews)
+    if not data.paths and not reviewed:
+        raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
+    seen = [e for source in data.paths for e in open_source(source)]
+    now = runs.data_hashes(seen)
+    return Taught(
+        path,
+        frozenset(e.sha256 for e in seen if e.split == "train")
+        | {line["sha256"] for line in reviewed},
+        frozenset(e.sha256 for e in seen if e.split == "validation"),
+        data.held_out,
+        changed=not data.reviews
+        and any(now.get(product) != told for product, told in runs.recorded_data(run).items()),
+    )
+
+
 def trained_on(path: Path) -> frozenset[str]:
-    """Content hashes of the pictures that a training learned from.
-
-    `path` is a run of `lad-agent train`, or its labelled pictures.
-
-    Raises:
-        UsageError: neither; or the run names no pictures.
-    """
-    paths: Sequence[Path] = [path]
-    reviewed: list[dict[str, Any]] = []
-    if (path / "run.json").is_file():
-        run = runs.find(path)
-        if not isinstance(run, runs.Run):  # in stages, from pictures that are made
-            return frozenset()
-        paths, reviewed = run.config.data.paths, runs.read_lines(run.reviews)
-        if not paths and not reviewed:
-            raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
-    found = {e.sha256 for p in paths for e in open_source(p) if e.split == "train"}
-    return frozenset(found | {line["sha256"] for line in reviewed})
+    """Content hashes of the pictures that a training learned from; `path` as for `taught`."""
+    return taught(path).learned
 
 
-def run_of(model: Path) -> Path | None:
-    """The run of `lad-agent train` that made a model or an adapter, where it lies in its folder."""
-    return next((at for at in (model, model.parent) if (at / "run.json").is_file()), None)
-
-
-def doubts(run: Path, examples: Iterable[Example]) -> list[str]:
-    """What is known of a run's pictures that does not forbid these, but that a reader must know.
-
-    Raises:
-        NotFound: `run` holds none.
-    """
-    found = runs.find(run)
-    if not isinstance(found, runs.Run):
-        return []
-    data = found.config.data
-    seen = [e for path in data.paths for e in open_source(path)]
-    judged_by = {e.sha256 for e in seen if e.split == "validation"}
-    if data.held_out is not None:
-        judged_by |= {e.sha256 for e in open_source(data.held_out)}
+def doubts(known: Taught, examples: Iterable[Example]) -> list[str]:
+    """What of a training does not forbid these pictures, but must be known to a reader."""
+    held = open_source(known.held_out) if known.held_out is not None else ()
+    judged_by = known.validation | {e.sha256 for e in held}
     notes = []
     if shared := sum(e.sha256 in judged_by for e in examples):
         notes.append(
-            f"in-sample: {shared} pictures are those that {run} was judged by while it was made"
+            f"in-sample: {shared} pictures are those that {known.of} was judged by while it was "
+            "made"
         )
-    recorded = json.loads((run / "run.json").read_text(encoding="utf-8"))["data"]
-    now = runs.data_hashes(seen)
-    changed = any(now.get(product) != told for product, told in recorded.items())
-    if changed and not data.reviews:
+    if known.changed:
         notes.append(
-            f"the pictures of {run} have changed since it learned from them; what is gone from "
-            "them was not looked for among these"
+            f"the pictures of {known.of} have changed since it learned from them; what is gone "
+            "from them was not looked for among these"
         )
     return notes
 

@@ -29,7 +29,7 @@ from transformers.utils import logging
 
 from lad_agent import atomic
 from lad_agent.errors import UsageError
-from lad_agent.reasoners.checkpoint import fingerprint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.witness import ObjectHead, load_witness
 from lad_agent.training import bases, curves, runs, synloco
 from lad_agent.training.bases import Base

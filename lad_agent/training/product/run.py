@@ -29,7 +29,8 @@ from lad_agent.errors import ModelError, UsageError
 from lad_agent.rationale import NOTHING, Count
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
-from lad_agent.reasoners.checkpoint import fingerprint, load_checkpoint
+from lad_agent.reasoners.checkpoint import load_checkpoint
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import ObjectHead, Vocabulary, load_witness
 from lad_agent.training import bases, runs
