@@ -23,7 +23,8 @@ def mounted(folder: Path, megabytes: int) -> Iterator[Grow]:
     try:
         yield lambda size: _mount(folder, f"remount,size={size}m").check_returncode()
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # Lazily: the traceback of what failed may still hold a file of it open.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @contextmanager

@@ -10,7 +10,9 @@ import typer
 from lad_agent.cli import options
 
 if TYPE_CHECKING:
-    from lad_agent.training.sources.check import Report
+    from collections import Counter
+
+    from lad_agent.training.sources.check import Group, Report
 
 app = typer.Typer(help="Pictures to train on.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,8 +28,8 @@ def check(
         list[Path],
         typer.Argument(
             metavar="PATH",
-            help="MVTec LOCO AD, SynLOCO, MVTec AD, VisA, a folder with good and bad, or a CSV; "
-            "several are checked as one.",
+            help="MVTec LOCO AD, SynLOCO, MVTec AD, VisA or one of its split files, a folder with "
+            "good and bad, or a CSV; several are checked as one.",
         ),
     ],
     as_json: options.Json = False,
@@ -60,6 +62,34 @@ def check(
         raise CheckFailed(f"{wrong} fault{'s' if wrong > 1 else ''} in the data; mend those above")
 
 
+@app.command()
+def divide(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="As for check; several become one.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder for train.csv and test.csv.")],
+    share: Annotated[
+        float, typer.Option("--share", help="Of the test pictures, how many are trained on.")
+    ] = 0.5,
+) -> None:
+    """Give some of the test pictures to training, where it has good ones alone.
+
+    Their content decides which: the same ones on every machine. No picture is copied. train.csv is
+    for --data, test.csv for --held-out, evaluate and calibrate.
+    """
+    from lad_agent.errors import UsageError
+    from lad_agent.training import sources
+    from lad_agent.training.sources import divided
+    from lad_agent.training.sources.check import counted, require
+
+    if not 0 < share < 1:
+        raise UsageError(f"--share {share:g}: give a number between 0 and 1")
+    report = require([sources.open_source(path) for path in paths])
+    taught, kept = divided.divide(report.examples, share)
+    for file, examples in zip(divided.write(out, taught, kept), (taught, kept), strict=True):
+        typer.echo(f"{file}\n{_counted(counted(examples))}")
+
+
 def _json(report: Report) -> dict[str, Any]:
     from lad_agent.training.sources.loco import PARTS
 
@@ -86,23 +116,26 @@ def _json(report: Report) -> dict[str, Any]:
 
 
 def _text(report: Report) -> str:
+    different = {one.category for one in report.differences}
+    same = [name for name in report.compared if name not in different]
+    return "\n".join(
+        [
+            _counted(report.counts),
+            *([f"as many as in the archive: {', '.join(same)}"] if same else []),
+            *(f"warning: {line}" for line in report.warnings),
+            *(f"fault: {line}" for line in (*report.faults, *map(str, report.differences))),
+        ]
+    )
+
+
+def _counted(counts: Counter[Group]) -> str:
     from lad_agent.cli.tables import columns
     from lad_agent.training.sources import KINDS, SPLITS
 
-    counts = report.counts
     rows = [
         (product, split, *map(str, numbers))
         for product in sorted({product for product, _, _ in counts})
         for split in SPLITS
         if any(numbers := [counts[product, split, kind] for kind in KINDS])
     ]
-    different = {one.category for one in report.differences}
-    same = [name for name in report.compared if name not in different]
-    return "\n".join(
-        [
-            columns(("product", "split", *KINDS), rows),
-            *([f"as many as in the archive: {', '.join(same)}"] if same else []),
-            *(f"warning: {line}" for line in report.warnings),
-            *(f"fault: {line}" for line in (*report.faults, *map(str, report.differences))),
-        ]
-    )
+    return columns(("product", "split", *KINDS), rows)

@@ -16,21 +16,22 @@ The runs in stages, `train pocket` and `train product`, have `config.json` in pl
 This module loads no torch. In a run of several processes the first one writes.
 """
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from lad_agent import atomic
-from lad_agent.errors import ModelError, NotFound, UsageError
+from lad_agent.errors import ModelError, NotFound, PrerequisiteError, UsageError
 from lad_agent.training import config as configs
 from lad_agent.training.config import RunConfig, Stage
 from lad_agent.training.sources import Example
@@ -149,6 +150,23 @@ def begin_staged(
     """
     if not (folder / "run.json").exists() and not (folder / "metrics.jsonl").exists():
         _write_record(folder, _record(stage, seed, base, data))
+
+
+@contextmanager
+def with_room(folder: Path) -> Iterator[None]:
+    """A run in stages writes into `folder` in here.
+
+    Raises:
+        PrerequisiteError: its disk is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _full(error):
+            raise
+        raise PrerequisiteError(
+            f"{folder}: no room left on its disk; free some, then the same command goes on"
+        ) from error
 
 
 def find_run(folder: Path) -> Run:
@@ -377,6 +395,12 @@ def _record(
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     atomic.write(folder / "run.json", json.dumps(record, indent=1) + "\n")
+
+
+def _full(error: Exception) -> bool:
+    """Whether the disk is full: an OSError, or what safetensors, torch or a process says of one."""
+    told = (os.strerror(errno.ENOSPC), "iostream error", "inline_container.cc")
+    return getattr(error, "errno", None) == errno.ENOSPC or any(t in str(error) for t in told)
 
 
 def _staged_config(folder: Path) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from lad_agent import images, protocol, rationale, recipe
 from lad_agent.cells import CELLS
-from lad_agent.errors import UsageError
+from lad_agent.errors import PrerequisiteError, UsageError
 from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
@@ -1004,8 +1004,11 @@ def test_a_full_disk_at_a_checkpoint_costs_what_came_after_the_one_before(
 
         with monkeypatch.context() as patched:
             patched.setattr(dense, "save", full)
-            with pytest.raises(Exception, match="No space left"):
+            with pytest.raises(PrerequisiteError) as told:
                 run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
+        assert str(told.value) == (
+            f"{out}: no room left on its disk; free some, then the same command goes on"
+        )
         assert not (out / "joint.safetensors").exists()
         model = run.train_pocket(out, _shortened(), threads=1, say=lambda text: None)
         assert fingerprint(model) == fingerprint(finished / "model")

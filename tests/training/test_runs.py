@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch.multiprocessing.spawn import spawn
 from typer.testing import CliRunner
 
 from lad_agent.cli.train import app
-from lad_agent.errors import NotFound, UsageError
+from lad_agent.errors import NotFound, PrerequisiteError, UsageError
 from lad_agent.training import curves, runs
 from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.runs import Run
+from tests import small_disk
 
 CONFIG = RunConfig(base="pocket")
 
@@ -213,3 +218,43 @@ def test_curves_of_several_stages(tmp_path: Path) -> None:
         assert image.width > 2 * image.height
     nowhere = CliRunner().invoke(app, ["curves", str(folder), "--out", str(tmp_path / "no" / "x")])
     assert isinstance(nowhere.exception, UsageError)
+
+
+def _by_hand(path: Path) -> None:
+    path.write_bytes(bytes(2**21))
+
+
+def _by_torch(path: Path) -> None:
+    torch.save(torch.zeros(2**19), path)
+
+
+def _by_safetensors(path: Path) -> None:
+    save_file({"a": torch.zeros(2**19)}, path)
+
+
+def _by_a_process(path: Path) -> None:
+    spawn(_member, (path,), nprocs=1)  # type: ignore[no-untyped-call]
+
+
+def _member(rank: int, path: Path) -> None:
+    _by_torch(path)
+
+
+@pytest.mark.parametrize("write", [_by_hand, _by_torch, _by_safetensors, _by_a_process])
+def test_a_full_disk_is_one_line_whoever_writes(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    with small_disk.mounted(tmp_path / "disk", 1):
+        out = tmp_path / "disk"
+        with pytest.raises(PrerequisiteError) as told, runs.with_room(out):
+            write(out / "weights")
+    assert str(told.value) == (
+        f"{out}: no room left on its disk; free some, then the same command goes on"
+    )
+
+
+def test_other_failures_stay_what_they_are(tmp_path: Path) -> None:
+    for error in (PermissionError(13, "Permission denied"), RuntimeError("mat1 and mat2")):
+        with pytest.raises(type(error)) as told, runs.with_room(tmp_path):
+            raise error
+        assert told.value is error

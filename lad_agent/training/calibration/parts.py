@@ -54,7 +54,8 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
     source = open_source(path)
     found = list(source)
     if source.layout == OWN and not (_folder(path) / RECIPE_FILE).is_file():
-        found = [replace(e, product=product) for e in found]
+        unnamed = _folder(path).name
+        found = [replace(e, product=product) if e.product == unnamed else e for e in found]
     mine = [e for e in found if e.product == product]
     if not mine:
         names = ", ".join(sorted({e.product for e in found})) or "nothing"

@@ -51,7 +51,7 @@ class PocketConfig:
     validation_pictures: int = 1_000
     dense: DenseConfig = field(default_factory=lambda: DenseConfig(steps=10_000))
     lookups: SftConfig = field(
-        default_factory=lambda: SftConfig("lookups", steps=700, batch=32, decay_share=0.25)
+        default_factory=lambda: SftConfig("lookups", steps=1100, batch=32, decay_share=0.25)
     )
     captions: SftConfig = field(default_factory=lambda: SftConfig("captions", steps=800))
     rules: SftConfig = field(default_factory=lambda: SftConfig("rules", steps=2000))
@@ -80,6 +80,7 @@ def train_pocket(
     Raises:
         UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
             another size or for other products, has no heads, or was made with the same seed.
+        PrerequisiteError: the disk is full; what is whole stays, and is gone on from.
     """
     config = config or PocketConfig()
     if base is not None:
@@ -115,8 +116,9 @@ def train_pocket(
     validation = data.load(out / "validation", config.validation_pictures)
     read = dense.measure(net, head, validation, len(validation))
     say(f"joint: pictures read wholly right by the head: {shares_read(read)}")
-    clock.result("head_reads", read)
-    return export(out, net, processor, head, config, clock.seconds(), base)
+    with runs.with_room(out):
+        clock.result("head_reads", read)
+        return export(out, net, processor, head, config, clock.seconds(), base)
 
 
 def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> None:
@@ -418,7 +420,15 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Following]:
-        """A stage goes on in here: what its processes log is shown; at the end it is drawn."""
+        """A stage goes on in here: what its processes log is shown; at the end it is drawn.
+
+        Raises:
+            PrerequisiteError: the disk is full.
+        """
+        with runs.with_room(self.path.parent):
+            yield from self._stage(name)
+
+    def _stage(self, name: str) -> Iterator[Following]:
         started = time.monotonic()
         self.say(f"{name}: starts")
         try:

@@ -125,6 +125,7 @@ def train_product(
         RecipeError, UsageError: the kit cannot be used (see `kit.read`), or `out` holds a run of
             another kit or configuration, or cannot be written.
         ModelError: `base` is no pocket model.
+        PrerequisiteError: the disk is full; what is whole stays, and is gone on from.
     """
     config = config or ProductConfig()
     kit = kits.read(directory)
@@ -169,7 +170,8 @@ def train_product(
             net.model.language_model.load_state_dict(load_file(_language_path(out, stage)))
             ask = partial(_answers, out, kit, stage.stage, processor, net)
             samples.keep(out, stage.stage, ask)
-    model = export(out, net, processor, head, kit, config, base, clock.seconds())
+    with runs.with_room(out):
+        model = export(out, net, processor, head, kit, config, base, clock.seconds())
     with clock.stage("trial"):
         scores = trial(model, kit, examples, config.seed + 4)
     for name, score in scores.items():

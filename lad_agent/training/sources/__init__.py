@@ -67,7 +67,7 @@ class Source:
 def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
     """The source at `path`, its layout recognised; `shares` matter where it has no splits.
 
-    A truth file stands for its folder.
+    A truth file stands for its folder, and one of VisA's split files for VisA in that split.
 
     Raises:
         UsageError: there is nothing, or no known layout.
@@ -78,8 +78,10 @@ def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
     path = Path(os.path.abspath(path))  # noqa: PTH100
     if path.name == loco.TRUTH:
         path = path.parent
+    if visa.is_split(path):
+        return Source(visa.LAYOUT, path.parents[1], partial(visa.read, path))
     if (path / visa.SPLIT_FILE).is_file():
-        return Source(visa.LAYOUT, path, partial(visa.read, path))
+        return Source(visa.LAYOUT, path, partial(visa.read, path / visa.SPLIT_FILE))
     if loco.categories(path):
         return Source(loco.layout(path), path, partial(loco.read, path))
     if mvtec_ad.categories(path):

@@ -57,7 +57,12 @@ class Report:
     @property
     def counts(self) -> Counter[Group]:
         """Pictures by product, split and kind."""
-        return Counter((e.product, e.split, e.kind) for e in self.examples)
+        return counted(self.examples)
+
+
+def counted(examples: Iterable[Example]) -> Counter[Group]:
+    """Pictures by product, split and kind."""
+    return Counter((e.product, e.split, e.kind) for e in examples)
 
 
 def require(sources: Sequence[Source], progress: Callable[[int], None] = lambda n: None) -> Report:

@@ -1,8 +1,9 @@
 """Pictures of a user's own: a folder with `good/` and `bad/<cause>/`, or a CSV.
 
-The CSV has the columns image,label[,cause,rule,split], its paths relative to it; in a folder it is
-called `labels.csv` and is then the only thing read. A picture without a split gets one by its
-content. The product is that of the `recipe.yaml` beside the pictures, else the folder's name.
+The CSV has the columns image,label[,product,cause,rule,split], its paths relative to it; in a
+folder it is called `labels.csv` and is then the only thing read. A picture without a split gets one
+by its content. Where no column tells it, the product is that of the `recipe.yaml` beside the
+pictures, else the folder's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,7 +43,7 @@ def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
     labels = path / LABELS if path.is_dir() else path
     product = _product(labels.parent)
     if labels.is_file():
-        columns = ("cause", "rule", "split")
+        columns = ("product", "cause", "rule", "split")
         for line, row in table.rows(labels, ("image", "label"), columns):
             yield _row(labels, line, row, product, shares)
         return
@@ -75,4 +76,5 @@ def _row(
         return Fault(f"{where}: a good picture has neither cause nor rule; mend its label")
     image = labels.parent / row["image"]
     cause, rule = row["cause"] or None, row["rule"] or None
-    return labelled(image, product, split or shares, kind, cause=cause, rule=rule)
+    of = row["product"] or product
+    return labelled(image, of, split or shares, kind, cause=cause, rule=rule)

@@ -1,4 +1,8 @@
-"""VisA as unpacked, in the split of its `split_csv/1cls.csv` (object,split,label,image,mask)."""
+"""VisA as unpacked, in a split of its `split_csv`: 1cls.csv unless another is named.
+
+Its columns are object,split,label,image,mask. In 1cls.csv training has good pictures alone, in
+2cls_highshot.csv and 2cls_fewshot.csv anomalies too.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,19 +11,25 @@ from lad_agent import table
 from lad_agent.training.sources.example import Example, Fault, Kind, Split, labelled
 
 LAYOUT = "VisA"
-SPLIT_FILE = "split_csv/1cls.csv"
+FOLDER = "split_csv"
+SPLIT_FILE = f"{FOLDER}/1cls.csv"
 
 _SPLITS: Mapping[str, Split] = {"train": "train", "test": "test"}
 _KINDS: Mapping[str, Kind] = {"normal": "good", "anomaly": "bad"}
 
 
-def read(path: Path) -> Iterator[Example | Fault]:
-    """The pictures that the split file lists.
+def is_split(path: Path) -> bool:
+    """Whether `path` is one of its split files."""
+    return path.suffix == ".csv" and path.parent.name == FOLDER and path.is_file()
+
+
+def read(file: Path) -> Iterator[Example | Fault]:
+    """The pictures that a split file lists.
 
     Raises:
         UsageError: the split file is not of its form.
     """
-    file = path / SPLIT_FILE
+    path = file.parents[1]
     for line, row in table.rows(file, ("object", "split", "label", "image", "mask")):
         yield _example(path, f"{file}, line {line}", row)
 
