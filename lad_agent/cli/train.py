@@ -273,6 +273,7 @@ def _findings(chosen: Settings, since: str | None) -> list[Finding]:
                 datetime.fromisoformat(review.decided_at),
                 intake.image_sha256,
                 Path(intake.recipe_path),
+                review.id,
             )
         )
     return out

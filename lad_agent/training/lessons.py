@@ -110,6 +110,7 @@ def kept_reviews(folder: Path) -> list[Finding]:
             datetime.fromisoformat(line["at"]),
             line["sha256"],
             Path(line["recipe"]) if line["recipe"] else None,
+            line.get("review"),
         )
         for line in runs.read_lines(runs.find_run(folder).reviews)
     ]
@@ -117,6 +118,7 @@ def kept_reviews(folder: Path) -> list[Finding]:
 
 def _line(example: Example) -> dict[str, Any]:
     return {
+        "review": example.review,
         "image": str(example.image),
         "sha256": example.sha256,
         "product": example.product,

@@ -4,7 +4,7 @@
     run.json          stage, seed, base and its fingerprint, git commit, versions, data hashes
     metrics.jsonl     one line a log entry; `tensorboard/` holds the same
     samples.jsonl     rationales of the same few pictures over time
-    reviews.jsonl     the findings among its lessons: picture, label, who found it and when
+    reviews.jsonl     the findings among its lessons: review, picture, label, who and when
     held_out.json     figures on the held-out pictures, before and after
     curves.png        the metrics drawn
     checkpoints/      checkpoint-STEP; one with the file `whole` is complete

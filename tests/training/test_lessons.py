@@ -44,7 +44,7 @@ def findings(line: Path, recipe: Path) -> list[Finding]:
     """Bright ones are nonconforming."""
     return [
         Finding(path, "toy", not number % 2, "R1" if number % 2 else None, "ana", AT,
-                file_sha256(path), recipe)
+                file_sha256(path), recipe, f"review-{number}")
         for number, path in enumerate(sorted(line.iterdir()))
     ]  # fmt: skip
 
@@ -84,7 +84,7 @@ def test_findings_are_kept_and_read_again(findings: list[Finding], tmp_path: Pat
     assert lessons.kept_reviews(run.folder) == findings
     entry = runs.read_lines(run.reviews)[1]
     assert (entry["finding"], entry["rule"], entry["by"]) == ("nonconforming", "R1", "ana")
-    assert entry["at"] == "2026-05-31T08:30:00+00:00"
+    assert (entry["review"], entry["at"]) == ("review-1", "2026-05-31T08:30:00+00:00")
     assert trained_on(run.folder) == {f.sha256 for f in findings}
 
 
