@@ -258,6 +258,18 @@ def test_there_is_headroom_where_the_gate_lets_a_picture_pass_and_none_elsewhere
         assert (left > 0.0) == (images.gate(spoiled, 196) is None)
 
 
+@pytest.mark.parametrize("product", recipe.SHIPPED)
+@pytest.mark.parametrize("contrast", [0.5, 1.0, 1.6])
+def test_noise_is_measured_and_gated_whatever_the_contrast(product: str, contrast: float) -> None:
+    clean = np.asarray(synloco.sample(product, 11, 1, "train", 196, "normal").photo.image)
+    scene = np.clip(128 + contrast * (clean.astype(float) - clean.mean()), 0, 255)
+    drawn = np.random.default_rng(3).normal(0, 1, scene.shape[:2])[..., None]
+    for spread, reason in ((8.0, None), (40.0, Reason.NOISE)):
+        noisy = _picture(scene + spread * drawn)
+        assert images.measure(noisy).noise == pytest.approx(spread, rel=0.35)
+        assert images.gate(noisy, 196) is reason
+
+
 def test_the_gate_looks_at_the_region_alone() -> None:
     picture = Image.new("RGB", (400, 400), (120, 120, 120))
     picture.paste(part("a", 1, size=200), (200, 200))
