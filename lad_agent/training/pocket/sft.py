@@ -24,6 +24,7 @@ from lad_agent import protocol, rationale
 from lad_agent.cells import CELLS
 from lad_agent.rationale import NOTHING, Facts, Form
 from lad_agent.reasoners.witness import ObjectHead
+from lad_agent.recipe import Rule
 from lad_agent.training.pocket import lookups, rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.data import Pictures
@@ -108,20 +109,44 @@ def sample(
         names = [names[i] for i in rng.permutation(len(names))] if rng.random() < 0.5 else names
         if rng.random() < 0.5:
             names = names[: int(rng.integers(1, len(names) + 1))]
-        messages = protocol.caption_messages(names)
-        completion = protocol.caption_text(caption(facts, names))
-        images: tuple[Tensor, ...] = (query,)
-    else:
-        product, chosen = rules.for_picture(rng, facts)
-        if rng.random() < 0.03:
-            product, chosen = facts.product if facts.product != NOTHING else "screw_bag", []
-        statements = rationale.clauses(product, chosen, facts)
-        anomalous = any(not statement.ok for statement in statements)
-        shown = 0 if not chosen and rng.random() < 0.5 else 1
-        messages = protocol.messages(product, chosen, shown)
-        completion = protocol.answer_text(rationale.write(statements), anomalous)
-        pool = references[product]
-        images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
+        return described(facts, names, query, processor)
+    product, chosen = rules.for_picture(rng, facts)
+    if rng.random() < 0.03:
+        product, chosen = facts.product if facts.product != NOTHING else "screw_bag", []
+    shown = 0 if not chosen and rng.random() < 0.5 else 1
+    images = (*any_of(rng, references[product], shown), query)
+    return inspected(product, chosen, facts, images, processor)
+
+
+def any_of(rng: np.random.Generator, pool: Tensor, number: int) -> list[Tensor]:
+    """So many of the pool, each drawn from all of it."""
+    return [pool[int(rng.integers(len(pool)))] for _ in range(number)]
+
+
+def described(facts: Facts, names: Sequence[str], query: Tensor, processor: Any) -> Sample:
+    """A picture, and what is seen of `names`."""
+    messages = protocol.caption_messages(names)
+    return _asked(messages, protocol.caption_text(caption(facts, names)), (query,), processor)
+
+
+def inspected(
+    product: str,
+    chosen: Sequence[Rule],
+    facts: Facts,
+    images: tuple[Tensor, ...],
+    processor: Any,
+) -> Sample:
+    """A picture under rules, the last of `images`, after the references: verdict and reasons."""
+    statements = rationale.clauses(product, chosen, facts)
+    anomalous = any(not statement.ok for statement in statements)
+    messages = protocol.messages(product, chosen, len(images) - 1)
+    completion = protocol.answer_text(rationale.write(statements), anomalous)
+    return _asked(messages, completion, images, processor)
+
+
+def _asked(
+    messages: list[dict[str, Any]], completion: str, images: tuple[Tensor, ...], processor: Any
+) -> Sample:
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return Sample(prompt, completion, images)
 

@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lad_agent import protocol, rationale
+from lad_agent import rationale
 from lad_agent.rationale import Count, Fit
 from lad_agent.training.pocket import rules
-from lad_agent.training.pocket.sft import LOOKUPS, Features, Sample, Stage, caption, exercise
+from lad_agent.training.pocket.sft import (
+    LOOKUPS,
+    Features,
+    Sample,
+    Stage,
+    any_of,
+    described,
+    exercise,
+    inspected,
+)
 from lad_agent.training.product.kit import Kit
 
 OWN_RULES = 0.3
@@ -47,21 +56,12 @@ def sample(
         if rng.random() < 0.5:
             names = [names[i] for i in rng.permutation(len(names))]
             names = names[: int(rng.integers(1, len(names) + 1))]
-        messages = protocol.caption_messages(names)
-        completion = protocol.caption_text(caption(facts, names))
-        images: tuple[Tensor, ...] = (query,)
-    else:
-        chosen = list(kit.recipe.rules)
-        if rng.random() >= OWN_RULES:
-            chosen = rules.mixed(rng, kit.forms, facts, kit.values)
-        statements = rationale.clauses(kit.product, chosen, facts)
-        anomalous = any(not statement.ok for statement in statements)
-        pool, shown = references[kit.product], len(kit.references)
-        images = (*(pool[int(rng.integers(len(pool)))] for _ in range(shown)), query)
-        messages = protocol.messages(kit.product, chosen, shown)
-        completion = protocol.answer_text(rationale.write(statements), anomalous)
-    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    return Sample(prompt, completion, images)
+        return described(facts, names, query, processor)
+    chosen = list(kit.recipe.rules)
+    if rng.random() >= OWN_RULES:
+        chosen = rules.mixed(rng, kit.forms, facts, kit.values)
+    images = (*any_of(rng, references[kit.product], len(kit.references)), query)
+    return inspected(kit.product, chosen, facts, images, processor)
 
 
 def _pairs(kit: Kit) -> bool:

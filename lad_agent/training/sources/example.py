@@ -23,8 +23,8 @@ class Example:
 
     `sha256` is that of the file's bytes. `kind` bad is anomalous, of unknown kind. `mask` is a PNG,
     or in LOCO's layout a folder of PNGs, one a fault. `facts` are there where the truth is exact.
-    `by` and `at` say who found it and when, `recipe` by which rules and `review` in which one, where
-    the label is a person's finding.
+    Where the label is a person's finding, `by` and `at` say who found it and when, `recipe` by
+    which rules, `review` in which review.
     """
 
     image: Path
