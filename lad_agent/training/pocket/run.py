@@ -246,16 +246,10 @@ def _features_process(out: Path, config: PocketConfig) -> None:
     _, net = _network(config)
     dense.load(net, out / "dense.safetensors")
     pictures = data.load(out / "pictures", config.dense_pictures + config.sft_pictures)
-    rank, world = dense.place()
-    shares = np.split(np.arange(config.dense_pictures, len(pictures)), world)
-    own = sft.tokens(net, pictures, shares[rank])
-    parts = [own]
-    if world > 1:
-        parts = [torch.empty_like(own) for _ in range(world)]
-        distributed.all_gather(parts, own)
-    if rank:
+    rows = np.arange(config.dense_pictures, len(pictures))
+    tokens = {"queries": sft.shared_tokens(net, pictures, rows)}
+    if not runs.first_process():
         return
-    tokens = {"queries": torch.cat(parts)}
     for product in synloco.PRODUCTS:
         images = [data.reference(product, config.seed + 2, n) for n in range(data.REFERENCES)]
         normal = data.Pictures((np.stack(images),), (), ())

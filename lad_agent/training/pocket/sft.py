@@ -94,6 +94,20 @@ def tokens(
     )
 
 
+def shared_tokens(
+    model: Qwen2_5_VLForConditionalGeneration, pictures: Pictures, rows: npt.NDArray[np.int64]
+) -> Tensor:
+    """`tokens`, of which every process of a torch.distributed group makes its share; rows in equal
+    shares."""
+    if not distributed.is_initialized():
+        return tokens(model, pictures, rows)
+    shares = np.split(rows, distributed.get_world_size())
+    own = tokens(model, pictures, shares[distributed.get_rank()])
+    parts = [torch.empty_like(own) for _ in shares]
+    distributed.all_gather(parts, own)
+    return torch.cat(parts)
+
+
 def sample(
     rng: np.random.Generator,
     row: int,

@@ -367,19 +367,13 @@ def _features_process(out: Path, config: ProductConfig, started: _Started) -> No
     kit, net, _, _ = started.open()
     dense.load(net, out / "dense.safetensors", vocabulary(kit))
     pictures = data.load(out / "pictures", config.pictures)
-    rank, world = dense.place()
-    shares = np.split(np.arange(config.dense_pictures, len(pictures)), world)
-    own = sft.tokens(net, pictures, shares[rank])
-    parts = [own]
-    if world > 1:
-        parts = [torch.empty_like(own) for _ in range(world)]
-        distributed.all_gather(parts, own)
-    if rank:
+    queries = sft.shared_tokens(net, pictures, np.arange(config.dense_pictures, len(pictures)))
+    if not runs.first_process():
         return
     shown = [*kit.references, *(_normal(kit, config.seed + 2, n) for n in range(REFERENCES))]
     normal = data.Pictures((np.stack(shown),), (), ())
     references = sft.tokens(net, normal, np.arange(len(shown)))
-    tokens = {"queries": torch.cat(parts), kit.product: references}
+    tokens = {"queries": queries, kit.product: references}
     write_tensors(out / "features.safetensors", tokens)
 
 
