@@ -81,6 +81,8 @@ def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None
         for watcher in watchers:
             if isinstance(watcher, Stop | Progress):
                 watcher.close()
+            elif isinstance(watcher, TensorBoardCallback) and watcher.tb_writer is not None:
+                watcher.tb_writer.close()
 
 
 @contextmanager
