@@ -58,6 +58,7 @@ from lad_agent.training.pocket import (
     vision,
     vocabulary,
 )
+from lad_agent.training.synloco.scene import DAMAGE
 from tests import small_disk
 
 WIDTH, LAYERS, SHARD = 64, 1, 32
@@ -742,13 +743,37 @@ def test_the_parts_of_a_step_are_shared_evenly() -> None:
     assert lengths == [[[1, 3], [6, 8]], [[2, 4], [7, 9]]]
 
 
+def test_good_pictures_come_as_often_as_those_that_are_only_damaged() -> None:
+    pins = {"pushpins": ["A1"] * 15, "compartments": ["A1"] * 15, DAMAGE: ["B2"]}
+    good = Facts("screw_bag", _bag())
+    damaged = Facts("screw_bag", {**_bag(), DAMAGE: ["E5"]})
+    worse = Facts("screw_bag", {**_bag(), "nuts": [], DAMAGE: ["E5"]})
+    none = Facts(rationale.NOTHING)
+    facts = [good, damaged, damaged, damaged, worse, none, Facts("pushpins", pins)]
+    weights = joint.balanced(facts)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[0] == pytest.approx(weights[1:4].sum())
+    assert weights[1:] == pytest.approx([weights[1]] * 6)
+
+
+def test_good_pictures_alone_come_as_they_are() -> None:
+    facts = [Facts(rationale.NOTHING), Facts("screw_bag", _bag())] * 2
+    assert joint.balanced(facts) == pytest.approx([0.25] * 4)
+
+
+def _bag() -> dict[str, list[str]]:
+    whole = {"washers": ["A1", "B1"], "nuts": ["A2", "B2"], "long screws": ["C3"]}
+    return {**whole, "short screws": ["D4"], DAMAGE: []}
+
+
 def test_the_loss_of_the_text_reaches_the_tower(
     processor: Any, pictures: data.Pictures, references: dict[str, Tensor]
 ) -> None:
     model = _net(processor)
     head = ObjectHead(WIDTH, dense.WORDS)
     config = dense.DenseConfig(batch=4)
-    drawn = joint._drawn(config, 0, pictures, references, processor)
+    even = np.full(len(pictures), 1 / len(pictures))
+    drawn = joint._drawn(config, 0, pictures, even, references, processor)
     labels = dense.targets(pictures.facts)
     found = joint.losses(model, head, processor, pictures, labels, drawn, 0)
     assert set(found) == {"text", "cells", "position", "product", "counts", "attributes"}
