@@ -67,7 +67,7 @@ def train(
     done = dense.resume(checkpoint, net, optimizer)
     labels = dense.targets(pictures.facts, head.words)
     normal = _references(references_seed)
-    shares_of = balanced(pictures.facts)
+    weights = balanced(pictures.facts)
     sums: defaultdict[str, float] = defaultdict(float)
     for step in range(done, config.steps):
         for group in optimizer.param_groups:
@@ -76,7 +76,7 @@ def train(
             known = {
                 p: sft.tokens(model, own, np.arange(data.REFERENCES)) for p, own in normal.items()
             }
-        drawn = _drawn(config, step, pictures, shares_of, known, processor)
+        drawn = _drawn(config, step, pictures, weights, known, processor)
         optimizer.zero_grad(set_to_none=True)
         for part in shares(drawn, rank, world):
             values = losses(model, head, processor, pictures, labels, part, config.seed)
@@ -180,6 +180,9 @@ def balanced(facts: Sequence[Facts]) -> npt.NDArray[np.float64]:
     return weights / weights.sum()
 
 
+_forms = cache(rules.forms)
+
+
 def _broken(facts: Facts) -> frozenset[str]:
     """The subjects of the shipped rules that a picture breaks; of no product's picture none."""
     if facts.product == NOTHING:
@@ -188,19 +191,16 @@ def _broken(facts: Facts) -> frozenset[str]:
     return frozenset(clause.subject for clause in said if not clause.ok)
 
 
-_forms = cache(rules.forms)
-
-
 def _drawn(
     config: DenseConfig,
     step: int,
     pictures: Pictures,
-    shares_of: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
     references: dict[str, Tensor],
     processor: Any,
 ) -> list[Drawn]:
     chance = np.random.default_rng([config.seed, step])
-    rows = chance.choice(len(pictures), config.batch, p=shares_of)
+    rows = chance.choice(len(pictures), config.batch, p=weights)
     blank = torch.zeros(TOKENS, next(iter(references.values())).shape[-1])
     out = []
     for offset, row in enumerate(rows.tolist()):
