@@ -766,6 +766,19 @@ def _bag() -> dict[str, list[str]]:
     return {**whole, "short screws": ["D4"], DAMAGE: []}
 
 
+def test_the_joint_stage_shows_other_references_each_turn(
+    processor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "REFERENCES", 2)
+    model = _net(processor)
+    first, second, again = (joint._references(model, 5, turn) for turn in (0, 1, 0))
+    for product in synloco.PRODUCTS:
+        assert first[product].shape[0] == second[product].shape[0] == 2
+        assert torch.equal(first[product], again[product])
+        shown = [*first[product], *second[product]]
+        assert all(not torch.equal(a, b) for a, b in itertools.combinations(shown, 2))
+
+
 def test_the_loss_of_the_text_reaches_the_tower(
     processor: Any, pictures: data.Pictures, references: dict[str, Tensor]
 ) -> None:
