@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import cv2
@@ -42,6 +43,7 @@ from lad_agent.training.evaluation import Judged, Metrics, Truth, metrics, verdi
 from lad_agent.training.pocket import rules as random_rules
 from lad_agent.training.pocket.data import resize
 from lad_agent.training.pocket.vision import visual_tokens
+from lad_agent.training.synloco import dataset
 from lad_agent.training.workers import pool
 
 SEED = 1_000_000
@@ -274,9 +276,10 @@ def listing(cases: Sequence[Case], judgements: Sequence[Judgement]) -> Metrics:
 
 
 def looks(judges: Executor, cases: Sequence[Case]) -> Metrics:
-    """Balanced accuracy with the query blanked, without rules and reference, with a rule changed.
+    """Balanced accuracy beside other references, with the query blanked, without rules and
+    reference, with a rule changed.
 
-    The quality gate is off in all three, only greedy rationales are drawn, and every second case
+    The quality gate is off, only greedy rationales are drawn, and every second case
     is taken.
     """
     some = [_greedy(c) for c in cases if c.truth.kind != "structural"][::2]
@@ -287,7 +290,10 @@ def looks(judges: Executor, cases: Sequence[Case]) -> Metrics:
     ]
     bare, _ = judge(judges, [_without_rules(case) for case in counted], "no rules")
     changed, _ = judge(judges, [_greedy(c) for c in changed_rule(len(some) // 5)], "three washers")
+    with TemporaryDirectory() as folder:
+        beside, _ = judge(judges, _other_references(some, Path(folder)), "other references")
     return {
+        "other_good_references": verdicts(beside),
         "query_blanked": verdicts(blanked),
         "no_rules_no_reference": verdicts(bare),
         "three_washers_instead_of_two": verdicts(changed),
@@ -471,6 +477,27 @@ def _greedy(case: Case) -> Case:
     """The case under a policy that draws no more rationales."""
     plain = case.recipe.policy.model_copy(update={"samples": 0})
     return dataclasses.replace(case, recipe=dataclasses.replace(case.recipe, policy=plain))
+
+
+def _other_references(cases: Sequence[Case], folder: Path) -> list[Case]:
+    """The cases beside ten good pictures of their product by turns, every second one plain."""
+    shown: dict[str, list[Path]] = {}
+    for product in synloco.PRODUCTS:
+        for number in range(10):
+            seed = SEED + 29 + number
+            sample = synloco.sample(product, seed, 0, "train", 392, "normal")
+            pixels = dataset.reference(product, seed, 392) if number % 2 else sample.photo.image
+            shown.setdefault(product, []).append(folder / f"{product}-{number}.png")
+            Image.fromarray(pixels).save(shown[product][-1])
+    out = []
+    for number, case in enumerate(cases):
+        path = shown[case.truth.product][number % 10]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        task = dataclasses.replace(
+            case.recipe, references=(path,), reference_sha256=(sha256,), task_version=sha256[:16]
+        )
+        out.append(dataclasses.replace(case, recipe=task))
+    return out
 
 
 def _without_rules(case: Case) -> Case:
