@@ -16,6 +16,7 @@ from lad_agent.recipe import Recipe
 from lad_agent.training import synloco
 from lad_agent.training.degradations import degraded
 from lad_agent.training.pocket.data import resize
+from lad_agent.training.synloco import dataset
 
 MOST_BYTES = 16 * 2**20
 
@@ -36,6 +37,14 @@ def test_the_card_says_what_the_model_is_for(pocket: TransformersReasoner) -> No
     assert card["products"] == list(synloco.PRODUCTS)
     assert pocket.products == frozenset(synloco.PRODUCTS)
     assert card["licence"] == "pocket: Apache-2.0"
+
+
+@pytest.mark.parametrize("product", synloco.PRODUCTS)
+def test_the_shipped_reference_shows_the_product_as_it_is_drawn(product: str) -> None:
+    """One drawn in a former way made the model call every good bag damaged."""
+    [path] = recipe.load(recipe.shipped(product)).references
+    shown = np.asarray(images.read(path).image)
+    assert np.array_equal(shown, dataset.reference(product, 0, 196))
 
 
 @pytest.mark.parametrize("product", synloco.PRODUCTS)

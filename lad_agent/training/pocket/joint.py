@@ -39,9 +39,8 @@ DENSE_SHARE = 0.2
 LOGGED = 20
 """Steps that one line of the log is the mean of."""
 REFRESH = 100
-"""Steps after which there are other references. Their tokens are read once, without a gradient. A
-model that had met 64 of a product called every good bag damaged beside the shipped recipe's, which
-was not among them."""
+"""Steps after which there are other references, so that none is learned by heart. Their tokens are
+read once, without a gradient."""
 
 
 def train(
