@@ -174,7 +174,7 @@ def balanced(facts: Sequence[Facts]) -> npt.NDArray[np.float64]:
         damaged = counted[product, frozenset({DAMAGE})]
         if damaged and not broken:
             weights[row] = damaged / counted[product, broken]
-    return weights / weights.sum()
+    return np.asarray(weights / weights.sum(), np.float64)
 
 
 _forms = cache(rules.forms)
