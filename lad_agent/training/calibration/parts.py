@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from lad_agent import rationale
 from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.inputs import RECIPE_FILE
 from lad_agent.judgement import Judgement
 from lad_agent.recipe import Recipe
 from lad_agent.training import runs
@@ -51,11 +50,8 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
         UsageError: no layout that is known, no picture of the product, or labels that contradict.
         UnreadableInput: a picture cannot be read.
     """
-    source = open_source(path)
+    source = open_source(path, unnamed=product)
     found = list(source)
-    if source.layout == OWN and not (_folder(path) / RECIPE_FILE).is_file():
-        unnamed = _folder(path).name
-        found = [replace(e, product=product) if e.product == unnamed else e for e in found]
     mine = [e for e in found if e.product == product]
     if not mine:
         names = ", ".join(sorted({e.product for e in found})) or "nothing"
@@ -211,10 +207,6 @@ def digest(parts: Iterable[Part]) -> str:
     """SHA-256 over content and label of every part, whatever their order."""
     lines = sorted(f"{part.example.sha256} {part.example.kind}" for part in parts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
 
 
 def _once(examples: Sequence[Example], path: Path) -> list[Example]:

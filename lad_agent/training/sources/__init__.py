@@ -64,8 +64,10 @@ class Source:
             yield found
 
 
-def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
+def open_source(path: Path, shares: Shares = DEFAULT_SHARES, unnamed: str | None = None) -> Source:
     """The source at `path`, its layout recognised; `shares` matter where it has no splits.
+
+    `unnamed` is the product of own pictures of which neither a column nor a recipe tells it.
 
     A truth file stands for its folder, and one of VisA's split files for VisA in that split.
 
@@ -87,7 +89,7 @@ def open_source(path: Path, shares: Shares = DEFAULT_SHARES) -> Source:
     if mvtec_ad.categories(path):
         return Source(mvtec_ad.LAYOUT, path, partial(mvtec_ad.read, path))
     if folder.recognises(path):
-        return Source(folder.LAYOUT, path, partial(folder.read, path, shares))
+        return Source(folder.LAYOUT, path, partial(folder.read, path, shares, unnamed))
     raise UsageError(
         f"{path}: no layout that is known; looked, there and one folder down, for "
         f"{loco.DEFECTS}, {loco.TRUTH} or test/logical_anomalies (MVTec LOCO AD, SynLOCO) and "

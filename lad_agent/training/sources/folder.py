@@ -3,7 +3,7 @@
 The CSV has the columns image,label[,product,cause,rule,split], its paths relative to it; in a
 folder it is called `labels.csv` and is then the only thing read. A picture without a split gets one
 by its content. Where no column tells it, the product is that of the `recipe.yaml` beside the
-pictures, else the folder's name.
+pictures, else what the reader says, else the folder's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,14 +34,14 @@ def recognises(path: Path) -> bool:
     return any((path / name).exists() for name in (LABELS, "good", "bad"))
 
 
-def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
-    """The labelled pictures of a folder or CSV.
+def read(path: Path, shares: Shares, unnamed: str | None = None) -> Iterator[Example | Fault]:
+    """The labelled pictures of a folder or CSV, of the product `unnamed` where nothing tells it.
 
     Raises:
         UsageError: the CSV is not of its form, or the recipe beside it cannot be used.
     """
     labels = path / LABELS if path.is_dir() else path
-    product = _product(labels.parent)
+    product = _product(labels.parent, unnamed)
     if labels.is_file():
         columns = ("product", "cause", "rule", "split")
         for line, row in table.rows(labels, ("image", "label"), columns):
@@ -55,9 +55,11 @@ def read(path: Path, shares: Shares) -> Iterator[Example | Fault]:
         yield labelled(image, product, shares, "bad", cause=cause)
 
 
-def _product(folder: Path) -> str:
+def _product(folder: Path, unnamed: str | None) -> str:
     file = folder / RECIPE_FILE
-    return recipe.load(file, anew=True).product if file.is_file() else folder.name
+    if file.is_file():
+        return recipe.load(file, anew=True).product
+    return unnamed or folder.name
 
 
 def _row(

@@ -56,6 +56,16 @@ def test_results_are_joined_by_content(tray: Path, loaded: Recipe) -> None:
     assert digest(parts) == digest(parts[::-1])
 
 
+def test_a_column_names_the_product_even_where_the_folder_is_called_so(tray: Path) -> None:
+    lines = [f"{path.relative_to(tray)},good,tray\n" for path in sorted(tray.glob("good/*"))]
+    (tray / "labels.csv").write_text("image,label,product\n" + "".join(lines))
+    (tray / "recipe.yaml").unlink(missing_ok=True)
+    with pytest.raises(UsageError, match="no picture of screw_bag; there is tray"):
+        labelled(tray, "screw_bag")
+    (tray / "labels.csv").write_text("image,label\n" + lines[0].replace(",tray", ""))
+    assert [e.product for e in labelled(tray, "screw_bag")[0]] == ["screw_bag"]
+
+
 def test_the_last_attempt_counts(tray: Path, loaded: Recipe) -> None:
     examples, _ = labelled(tray, "tray")
     first = _results(tray.parent, examples[:1], loaded, anomalous=True, attempt=2).read_text()
