@@ -15,7 +15,8 @@ def evaluate(
         Path | None, typer.Argument(help="A results.jsonl of lad-agent inspect.")
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="The folder that lad-agent synth wrote, or MVTec LOCO AD's.")
+        Path | None,
+        typer.Option(help="What synth wrote, MVTec LOCO AD, or own pictures."),
     ] = None,
     as_json: options.Json = False,
     html: Annotated[

@@ -15,7 +15,9 @@ from PIL import Image
 from lad_agent import recipe
 from lad_agent.errors import UsageError
 from lad_agent.training import evaluation
+from lad_agent.training.evaluation import read_truth
 from tests.training.batch import Batch, write_lines
+from tests.training.sources import layouts
 
 
 @pytest.fixture
@@ -340,6 +342,27 @@ def _refused(results: Path, truth: Path, *words: str) -> None:
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_own_pictures_are_a_truth_by_folder_or_csv(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path, good=2, bad=1)
+    by_folder = read_truth(folder)
+    assert sorted((t.product, t.anomalous, t.kind) for t in by_folder.values()) == [
+        ("tray", False, "good"),
+        ("tray", False, "good"),
+        ("tray", True, "bad"),
+    ]
+    labels = tmp_path / "parts.csv"
+    labels.write_text(
+        "image,label,product,rule\ntray/good/0.png,good,screw_bag,\n"
+        "tray/bad/scratched/0.png,logical,screw_bag,R2\n"
+    )
+    good, bad = read_truth(labels).values()
+    assert (good.product, good.anomalous, good.rules) == ("screw_bag", False, frozenset())
+    assert (bad.kind, bad.rules) == ("logical", {"R2"})
+    (tmp_path / "tray" / "good" / "0.png").unlink()
+    with pytest.raises(UsageError, match=r"0\.png: no such file"):
+        read_truth(labels)
 
 
 def test_files_that_cannot_be_used_are_refused_by_name(judged: Batch, tmp_path: Path) -> None:

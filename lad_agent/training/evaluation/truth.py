@@ -1,4 +1,4 @@
-"""What images really show: from `truth.jsonl`, else from the folder names of MVTec LOCO AD."""
+"""What images really show: from `truth.jsonl`, the folder names of MVTec LOCO AD, or own labels."""
 
 import hashlib
 import json
@@ -12,7 +12,8 @@ from typing import Any
 from lad_agent import images, rationale, recipe
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import jsonl
-from lad_agent.training.sources import loco
+from lad_agent.training.sources import folder as own
+from lad_agent.training.sources import loco, open_source
 
 LOCO_FOLDERS = {
     "good": "good",
@@ -50,22 +51,25 @@ def read_truth(directory: Path) -> dict[str, Truth]:
     """Truth by image hash of every product under `directory`.
 
     A product's folder holds `truth.jsonl`, or `test/good`, `test/logical_anomalies` and
-    `test/structural_anomalies` as in MVTec LOCO AD; where both are there, the file is read.
+    `test/structural_anomalies` as in MVTec LOCO AD; where both are there, the file is read. Where
+    neither is, `directory` may be a user's own pictures, labelled by folders or a CSV.
 
     Raises:
-        UsageError: there is neither; a file, line or image of it cannot be read; or one picture
-            is called both good and anomalous.
+        UsageError: there is none of them; a file, line or image of it cannot be read; or one
+            picture is called both good and anomalous.
     """
     files = sorted(directory.rglob("truth.jsonl")) if directory.is_dir() else []
     told = {file.parent for file in files}
     trees = [d for d in _trees(directory) if d not in told]
-    if not files and not trees:
+    labelled = [] if files or trees or not own.recognises(directory) else [directory]
+    if not (files or trees or labelled):
         raise UsageError(
             f"{directory}: no truth.jsonl in it (lad-agent synth writes one), "
-            "and no test/good or test/logical_anomalies as in MVTec LOCO AD"
+            "no test/good or test/logical_anomalies as in MVTec LOCO AD, "
+            "and it is no CSV of own pictures, and holds no good, bad or labels.csv"
         )
     known: dict[str, Truth] = {}
-    for source, truth in [*_from_files(files), *_from_trees(trees)]:
+    for source, truth in [*_from_files(files), *_from_trees(trees), *_from_own(labelled)]:
         digest = _digest(source, truth.image)
         other = known.get(digest)
         if other is not None and other.anomalous != truth.anomalous:
@@ -148,6 +152,16 @@ def _from_trees(folders: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
                         mask_rules=mask_rules(folder, image, classes) if classes else frozenset(),
                     ),
                 )
+
+
+def _from_own(paths: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
+    for path in paths:
+        try:
+            examples = list(open_source(path))
+        except UnreadableInput as error:
+            raise UsageError(str(error)) from error
+        for e in examples:
+            yield path, Truth(e.product, e.anomalous, e.kind, e.rule, "all", None, e.image)
 
 
 def _trees(directory: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lad_agent.training.calibration import parts
+from lad_agent.training.evaluation import read_truth
 from lad_agent.training.held_out import pictures
 from lad_agent.training.sources import Example, open_source
 from lad_agent.training.sources.check import require
@@ -61,6 +62,10 @@ def test_a_data_set_of_good_pictures_alone_is_divided(tmp_path: Path, cli: Cli) 
     able, apart = parts.labelled(tmp_path / "divided" / "test.csv", "screw_bag")
     assert ({e.product for e in able}, apart) == ({"screw_bag"}, 0)
     assert able
+    truth = read_truth(tmp_path / "divided" / "test.csv")
+    assert {sha: (t.product, t.anomalous) for sha, t in truth.items()} == {
+        e.sha256: (e.product, e.anomalous) for e in kept
+    }
     assert cli("train", "data", "check", "divided/train.csv", "divided/test.csv").code == 0
 
 
