@@ -24,6 +24,11 @@ ROOT = Path(__file__).parents[2]
 STEPS, BATCH, TRIES = 40, 4, 10
 
 
+def _config(base: Path, data: Path, **own: Any) -> RunConfig:
+    shared = {"base": str(base), "image_size": toy.SIZE, "data": {"paths": [str(data)]}}
+    return RunConfig.model_validate({**shared, "checkpoint_every": 2, "samples": 0, **own})
+
+
 def _command(folder: Path, stage: str) -> list[str]:
     return [
         *(sys.executable, "-m", "tests.training.seen_cli", str(folder / "seen.jsonl")),
@@ -36,17 +41,8 @@ def test_killed_and_resumed_it_sees_and_loses_what_it_would_have(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = own_pictures(tmp_path / "toy", 6, toy.DARK)
-    config = RunConfig.model_validate(
-        {
-            "base": str(small),
-            "image_size": toy.SIZE,
-            "data": {"paths": [str(data)]},
-            "log_every": 1,
-            "checkpoint_every": 2,
-            "samples": 0,
-            "sft": {"steps": STEPS, "batch": BATCH, "micro": 2, "warmup": 0},
-        }
-    )
+    taught = {"steps": STEPS, "batch": BATCH, "micro": 2, "warmup": 0}
+    config = _config(small, data, log_every=1, sft=taught)
     whole: list[Mapping[str, Any]] = []
     with monkeypatch.context() as patched:
         seen_cli.noting_rows(whole.append, patched.setattr)
@@ -71,20 +67,11 @@ def test_killed_and_resumed_it_tries_and_answers_what_it_would_have(
 ) -> None:
     """Prompts come from pools that the model of their step has chosen."""
     data = own_pictures(tmp_path / "toy", 6, toy.GREEN)
-    config = RunConfig.model_validate(
-        {
-            "base": str(taught),
-            "adapter": "full",
-            "image_size": toy.SIZE,
-            "data": {"paths": [str(data)]},
-            "checkpoint_every": 2,
-            "samples": 0,
-            "grpo": {
-                "steps": TRIES, "prompts": 2, "num_generations": 4, "micro": 8, "pool": 4,
-                "refresh": 4, "max_completion": toy.LIMIT, "warmup": 0, "beta": 0.0,
-            },
-        }
-    )  # fmt: skip
+    tried = {
+        "steps": TRIES, "prompts": 2, "num_generations": 4, "micro": 8, "pool": 4, "refresh": 4,
+        "max_completion": toy.LIMIT, "warmup": 0, "beta": 0.0,
+    }  # fmt: skip
+    config = _config(taught, data, adapter="full", grpo=tried)
     whole: list[Mapping[str, Any]] = []
     with monkeypatch.context() as patched:
         seen_cli.noting_answers(whole.append, patched.setattr)

@@ -54,8 +54,7 @@ RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 REFERENCES = 64
 """Normal pictures of each product that serve as references in training."""
 PLAIN_EVERY = 4
-"""How often one of them is without nuisance, as the shipped recipes' references are. After 1,600
-steps with 32 photographs a model had learned these, and took a plain one for a sign of damage."""
+"""How often one of them is without nuisance, as the shipped recipes' references are."""
 
 Pixels = npt.NDArray[np.uint8]
 Draw = Callable[[int, int], tuple[Pixels, Pixels, Facts]]

@@ -8,7 +8,7 @@ everything else is what serving does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,10 +190,9 @@ def exercise(
 ) -> Sample:
     """Text alone: a pairing of the product's, and what it wants of values that are drawn."""
     rule, pieces = lookups.drawn(rng, forms, values)
-    messages = protocol.messages(product, [rule], 0)
-    prompt = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    completion = "".join(text for text, _ in pieces)
-    return Sample(lookups.unseen(prompt), completion, (), pieces)
+    told = "".join(text for text, _ in pieces)
+    asked = _asked(protocol.messages(product, [rule], 0), told, (), processor)
+    return replace(asked, prompt=lookups.unseen(asked.prompt), pieces=pieces)
 
 
 def caption(facts: Facts, names: Sequence[str]) -> str:
