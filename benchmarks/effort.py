@@ -8,23 +8,23 @@ three or seven more under other references (four or eight in all) for those in d
 weakest token below the shipped recipes' `sample_below`. Coverage is the share decided without a
 person where 1% of the decided are wrong: confidence is learned and the threshold chosen on other
 parts than are counted (see `benchmarks.confidence`), so the errors that came out stand beside it.
-Seconds are those of one process of one thread, batches of 64 shared out, and belong to the machine;
-tokens do not.
+What a way gains is paired: the same parts are drawn anew for both ways, and the interval is that of
+the difference. Seconds are those of one process of one thread, batches of 64 shared out, and belong
+to the machine; tokens do not.
 
 Judgements are kept (`--keep`), and a run that was killed goes on. By default 5,000 judgements, some
 ten minutes on two cores; `--count 40` takes three.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from benchmarks import judged
-from benchmarks.confidence import ERROR, in_turns, learned
+from benchmarks.confidence import ERROR, Scored, in_turns, learned
 from benchmarks.judged import GREEDY, SHIPPED, Way
 from lad_agent.promise import SURE, lower_bound, upper_bound
 from lad_agent.training import synloco
-from lad_agent.training.calibration import Part
+from lad_agent.training.evaluation import Resampling, bootstrap
+from lad_agent.training.evaluation.scores import Floats
 
 WAYS = {
     "one greedy rationale": GREEDY,
@@ -45,18 +45,21 @@ def main() -> None:
     keys = judged.mixed("train", half, half)
     rows = [
         ["way", "asked more", "seconds a part", "tokens a part", "verdicts right",
-         f"coverage at {ERROR:.0%} errors", "wrong of the decided"]
+         f"coverage at {ERROR:.0%} errors", "gained by it", "wrong of the decided"]
     ]  # fmt: skip
+    first: Scored | None = None
     for name, way in WAYS.items():
         found = judged.parts(keys, options.model, options.keep, way=way, jobs=options.jobs)
-        rows.append([name, *row(found)])
+        scored = in_turns(found, learned)
+        first = first or scored
+        rows.append([name, *row(scored, first)])
     print(judged.table(rows))
-    print(f"\n{len(keys)} parts. In brackets: {SURE:.0%}, exact.")
+    print(f"\n{len(keys)} parts. In brackets: {SURE:.0%}, exact; of what is gained, by bootstrap.")
 
 
-def row(parts: Sequence[Part]) -> list[str]:
-    """The figures of one way."""
-    scored = in_turns(parts, learned)
+def row(scored: Scored, first: Scored) -> list[str]:
+    """The figures of one way, beside those of the first one on the same parts."""
+    parts = scored.parts
     said = [part.judgement for part in parts]
     decided = int(scored.accepted.sum())
     return [
@@ -65,8 +68,22 @@ def row(parts: Sequence[Part]) -> list[str]:
         f"{np.mean([judgement.tokens for judgement in said]):.0f}",
         f"{np.mean([part.right for part in parts]):.1%}",
         f"{scored.coverage:.1%} ({_interval(decided, len(parts))})",
+        _gained(scored, first) if scored is not first else "-",
         f"{scored.wrong} of {decided} ({_interval(scored.wrong, decided)})",
     ]
+
+
+def _gained(scored: Scored, first: Scored) -> str:
+    """Points of coverage, the parts paired."""
+    moved = scored.accepted.astype(float) - first.accepted
+
+    def figure(weights: Floats) -> dict[str, Floats]:
+        return {"moved": weights @ moved / len(moved)}
+
+    strata = [(part.example.product, part.example.kind) for part in scored.parts]
+    ends = bootstrap.intervals(figure, strata, Resampling())["moved"]
+    assert ends is not None
+    return f"{100 * moved.mean():+.1f} ({100 * ends[0]:+.1f} to {100 * ends[1]:+.1f})"
 
 
 def _interval(seen: int, of: int) -> str:

@@ -1,6 +1,7 @@
 """What the benchmarks of confidence share: judgements that are kept, and figures made of them."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -128,8 +129,23 @@ def test_every_source_has_a_row() -> None:
 def test_the_cost_of_a_way_is_the_mean_of_its_parts() -> None:
     told = {"elapsed_s": 0.25, "tokens": 40}
     found = [replace(p, judgement=p.judgement.model_copy(update=told)) for p in LINE]
-    doubt, seconds, tokens, *_ = effort.row(found)
-    assert (doubt, seconds, tokens) == ("0.0%", "0.2500", "40")
+    scored = confidence.in_turns(found, confidence.learned)
+    doubt, seconds, tokens, _, _, gained, _ = effort.row(scored, scored)
+    assert (doubt, seconds, tokens, gained) == ("0.0%", "0.2500", "40", "-")
+
+
+def test_what_a_way_gains_is_told_of_the_same_parts() -> None:
+    first = confidence.in_turns(LINE, confidence.learned, 0.05)
+    same = replace(first, accepted=first.accepted.copy())
+    assert effort.row(same, first)[5] == "+0.0 (+0.0 to +0.0)"
+    # 60 of 600 more: 10 points, and 2.4 to either side where each part is drawn by itself.
+    more = first.accepted.copy()
+    more[np.flatnonzero(~more)[:60]] = True
+    told = effort.row(replace(first, accepted=more), first)[5]
+    ends = [float(number) for number in re.findall(r"[+-][\d.]+", told)]
+    assert ends[0] == 10.0
+    assert 7.0 < ends[1] < 9.0
+    assert 11.0 < ends[2] < 13.0
 
 
 def test_a_promise_has_a_row_for_each_group_and_way() -> None:
