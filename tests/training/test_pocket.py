@@ -743,17 +743,37 @@ def test_the_parts_of_a_step_are_shared_evenly() -> None:
     assert lengths == [[[1, 3], [6, 8]], [[2, 4], [7, 9]]]
 
 
-def test_good_pictures_come_as_often_as_those_that_are_only_damaged() -> None:
+def test_a_wanted_number_says_little_about_what_is_there() -> None:
+    wanted = {present: _wanted(present) for present in (1, 2, 3)}
+    for present in (1, 2, 3):
+        others = [wanted[other][present] for other in wanted if abs(other - present) == 1]
+        assert all(0.35 < other / wanted[present][present] < 0.75 for other in others)
+    assert 0.6 < _wanted(0)[1] / wanted[1][1] < 1.0
+
+
+def _wanted(present: int, prompts: int = 1500) -> Counter[int]:
+    """The numbers of nuts that prompts about a bag with so many of them want."""
+    facts = Facts("screw_bag", {**_bag(), "nuts": ["C3"] * present})
+    found: Counter[int] = Counter()
+    for _, product, chosen in _prompts([facts] * prompts):
+        forms = [rationale.read_rule(rule.text) for rule in chosen if product == "screw_bag"]
+        found.update(f.number for f in forms if isinstance(f, Count) and f.noun.startswith("nut"))
+    return found
+
+
+def test_good_pictures_faults_of_one_rule_and_damage_alone_come_as_often() -> None:
     pins = {"pushpins": ["A1"] * 15, "compartments": ["A1"] * 15, DAMAGE: ["B2"]}
     good = Facts("screw_bag", _bag())
     damaged = Facts("screw_bag", {**_bag(), DAMAGE: ["E5"]})
+    lacking = Facts("screw_bag", {**_bag(), "nuts": []})
     worse = Facts("screw_bag", {**_bag(), "nuts": [], DAMAGE: ["E5"]})
     none = Facts(rationale.NOTHING)
-    facts = [good, damaged, damaged, damaged, worse, none, Facts("pushpins", pins)]
-    weights = joint.balanced(facts)
+    facts = [good, damaged, damaged, damaged, lacking, lacking, worse, none]
+    weights = joint.balanced([*facts, Facts("pushpins", pins)])
     assert weights.sum() == pytest.approx(1)
     assert weights[0] == pytest.approx(weights[1:4].sum())
-    assert weights[1:] == pytest.approx([weights[1]] * 6)
+    assert weights[0] == pytest.approx(weights[4:6].sum())
+    assert weights[[1, 2, 3, 6, 7, 8]] == pytest.approx([weights[1]] * 6)
 
 
 def test_good_pictures_alone_come_as_they_are() -> None:

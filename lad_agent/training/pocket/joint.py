@@ -161,20 +161,30 @@ def _shown(sample: sft.Sample, query: Tensor) -> list[Tensor]:
 
 
 def balanced(facts: Sequence[Facts]) -> npt.NDArray[np.float64]:
-    """How often each picture comes up, as shares of 1: of every product good ones as often as those
-    that are damaged and else good.
+    """How often each picture comes up, as shares of 1: of every product good ones, those that break
+    one rule of parts, and those that are damaged and else good as often as each other.
 
     The tower's pictures have damage three times as often, to learn from. A model that cannot tell
     leans to what is more common.
     """
     kinds = [(one.product, _broken(one)) for one in facts]
-    counted = Counter(kinds)
+    groups = Counter((product, _group(broken)) for product, broken in kinds)
     weights = np.ones(len(facts))
     for row, (product, broken) in enumerate(kinds):
-        damaged = counted[product, frozenset({DAMAGE})]
-        if damaged and not broken:
-            weights[row] = damaged / counted[product, broken]
+        group = _group(broken)
+        damaged = groups[product, "damaged"]
+        if group is not None and damaged:
+            weights[row] = damaged / groups[product, group]
     return np.asarray(weights / weights.sum(), np.float64)
+
+
+def _group(broken: frozenset[str]) -> str | None:
+    """What a picture of these broken rules is balanced as; None for all that break more."""
+    if not broken:
+        return "good"
+    if len(broken) > 1:
+        return None
+    return "damaged" if DAMAGE in broken else "one rule"
 
 
 _forms = cache(rules.forms)
