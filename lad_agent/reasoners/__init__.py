@@ -24,13 +24,13 @@ def open_reasoner(
 ) -> Reasoner:
     """Open a reasoner; close it with `aclose` in the event loop that used it.
 
-    `spec` is None or `pocket` for the embedded model, the path of a Qwen2.5-VL folder, or
-    `http(s)://host:port/v1#model` for an OpenAI-compatible server. `device`, `adapter` (a LoRA
-    folder), `max_batch` and `max_wait_s` are for local models, `timeout_s` for servers; `queue`
-    is how many questions may be under way.
+    `spec` is None or `pocket` for the embedded model, the path of a Qwen2.5-VL folder or of a run
+    that has made one, or `http(s)://host:port/v1#model` for an OpenAI-compatible server. `device`,
+    `adapter` (a LoRA folder), `max_batch` and `max_wait_s` are for local models, `timeout_s` for
+    servers; `queue` is how many questions may be under way.
 
     Raises:
-        UsageError: `spec` is none of these.
+        UsageError: `spec` is none of these, or a run that has made an adapter.
         ModelError: the folder or the adapter cannot be used.
         PrerequisiteError: the device is not there.
     """
@@ -44,7 +44,7 @@ def open_reasoner(
 
         base_url = url._replace(fragment="").geturl()
         return ServedReasoner(base_url, url.fragment, timeout_s=timeout_s, max_in_flight=queue)
-    folder = EMBEDDED if spec in (None, "pocket") else Path(str(spec))
+    folder = EMBEDDED if spec in (None, "pocket") else _model_folder(Path(str(spec)))
     if folder == EMBEDDED and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: the embedded model is missing; run lad-agent train pocket")
     from lad_agent.reasoners.batching import MicroBatched
@@ -52,3 +52,15 @@ def open_reasoner(
 
     local = TransformersReasoner(folder, device=device, adapter=adapter, max_batch=max_batch)
     return MicroBatched(local, max_batch=max_batch, max_wait_s=max_wait_s, queue=queue)
+
+
+def _model_folder(path: Path) -> Path:
+    """The folder itself, or the model of the run in it."""
+    if not (path / "run.json").is_file():
+        return path
+    if (path / "adapter").is_dir():
+        raise UsageError(
+            f"{path}: a run that has made an adapter; give --reasoner BASE --adapter "
+            f"{path / 'adapter'}"
+        )
+    return path / "model"

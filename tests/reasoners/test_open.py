@@ -1,5 +1,6 @@
 """`open_reasoner`: which reasoner a word, a folder or an address opens."""
 
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from lad_agent import reasoners
 from lad_agent.errors import ModelError, UsageError
 from lad_agent.reasoners import open_reasoner
 from lad_agent.reasoners.batching import MicroBatched
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.served import ServedReasoner
 from tests.reasoners import toy
 
@@ -19,6 +21,23 @@ async def test_a_folder(toy_folder, tmp_path):
     found = await reasoner.judge(toy.question(toy.write_recipe(tmp_path), toy.BRIGHT))
     assert found.anomalous is True
     await reasoner.aclose()
+
+
+async def test_a_run_is_its_model(toy_folder, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ModelError, match="model: no such model folder"):
+        open_reasoner(str(tmp_path))
+    shutil.copytree(toy_folder, tmp_path / "model")
+    reasoner = open_reasoner(str(tmp_path), device="cpu")
+    assert reasoner.fingerprint == fingerprint(toy_folder)
+    await reasoner.aclose()
+
+
+def test_a_run_that_made_an_adapter(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(UsageError, match=r"give --reasoner BASE --adapter .*/adapter"):
+        open_reasoner(str(tmp_path))
 
 
 @pytest.mark.parametrize("spec", [None, "pocket"])

@@ -13,8 +13,9 @@ is cut from fixtures as it is from what is inspected.
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -107,8 +108,8 @@ def read(directory: Path) -> Kit:
 
     Raises:
         RecipeError: the recipe cannot be used.
-        UsageError: a picture cannot be used, there are too few, or a rule is about what there are
-            no cut-outs of; names it and the remedy.
+        UsageError: pictures cannot be used, there are too few, or a rule is about what there are
+            no cut-outs of; names all of them and the remedy.
     """
     if not directory.is_dir():
         raise UsageError(f"{directory}: no such folder; it holds recipe.yaml, parts/ and fixture/")
@@ -121,10 +122,17 @@ def read(directory: Path) -> Kit:
     fixtures, size = _fixtures(directory / "fixture", found.region)
     stretch = (BOARD / size[0], BOARD / size[1])
     cuts: dict[str, list[Cut]] = {}
-    hashes = [found.task_version]
-    for name, path, rgba in (*_pictures(directory / "parts"), *_boxed(directory)):
+    hashes, faults = [found.task_version], list[str]()
+    for name, path, opened in (*_pictures(directory / "parts"), *_boxed(directory)):
+        try:
+            rgba = opened()
+            cuts.setdefault(name, []).append(_cut(path, rgba, size, stretch))
+        except UsageError as error:
+            faults.append(str(error))
+            continue
         hashes.append(hashlib.sha256(np.ascontiguousarray(rgba).tobytes()).hexdigest())
-        cuts.setdefault(name, []).append(_cut(path, rgba, size, stretch))
+    if faults:
+        raise UsageError(" | ".join(faults))
     parts, things = _sorted(directory, cuts)
     hashes += [hashlib.sha256(fixture.tobytes()).hexdigest() for fixture in fixtures]
     return Kit(
@@ -163,25 +171,31 @@ def _fixtures(folder: Path, region: Region) -> tuple[tuple[Pixels, ...], tuple[i
     return tuple(boards), (across, round((region.bottom - region.top) * height))
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, Path, Pixels]]:
+_Opened = Callable[[], Pixels]
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, Path, _Opened]]:
     """Name, file and RGBA of every cut-out under `parts/`."""
     for path in _files(folder):
-        name = "/".join(path.relative_to(folder).parts[:-1])
-        try:
-            with Image.open(path, formats=("PNG", "WEBP", "TIFF")) as opened:
-                rgba = np.asarray(opened.convert("RGBA"))
-        except Exception as error:
-            # Pillow's decoders raise anything at all on damaged bytes.
-            raise UsageError(f"{path}: not a readable PNG; save the cut-out again") from error
-        if rgba[..., 3].min() >= CLEAR:
-            raise UsageError(
-                f"{path}: opaque, the part is not cut out; make all around it transparent, or "
-                "draw its box in parts.json"
-            )
-        yield name, path, rgba
+        yield "/".join(path.relative_to(folder).parts[:-1]), path, partial(_transparent, path)
 
 
-def _boxed(directory: Path) -> Iterator[tuple[str, Path, Pixels]]:
+def _transparent(path: Path) -> Pixels:
+    try:
+        with Image.open(path, formats=("PNG", "WEBP", "TIFF")) as opened:
+            rgba = np.asarray(opened.convert("RGBA"))
+    except Exception as error:
+        # Pillow's decoders raise anything at all on damaged bytes.
+        raise UsageError(f"{path}: not a readable PNG; save the cut-out again") from error
+    if rgba[..., 3].min() >= CLEAR:
+        raise UsageError(
+            f"{path}: opaque, the part is not cut out; make all around it transparent, or draw "
+            "its box in parts.json"
+        )
+    return rgba
+
+
+def _boxed(directory: Path) -> Iterator[tuple[str, Path, _Opened]]:
     """Name, photograph and RGBA of every box in `parts.json`, cut out by GrabCut."""
     file = directory / "parts.json"
     if not file.is_file():
@@ -197,11 +211,12 @@ def _boxed(directory: Path) -> Iterator[tuple[str, Path, Pixels]]:
         ) from error
     for number, box in enumerate(boxes):
         path = directory / box.image
-        yield box.part, path, _grabbed(file, number, box, np.asarray(_opened(path)))
+        yield box.part, path, partial(_grabbed, file, number, box)
 
 
-def _grabbed(file: Path, number: int, box: Box, photograph: Pixels) -> Pixels:
+def _grabbed(file: Path, number: int, box: Box) -> Pixels:
     """The part in a box with what lies around it made transparent."""
+    photograph = np.asarray(_opened(file.parent / box.image))
     height, width = photograph.shape[:2]
     x0, y0, x1, y1 = (round(v) for v in box.box)
     inside = 0 <= x0 < x1 - 3 <= width and 0 <= y0 < y1 - 3 <= height

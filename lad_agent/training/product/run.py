@@ -52,8 +52,8 @@ from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes, texts
 from lad_agent.training.product.kit import Kit
 from lad_agent.training.product.words import widened
+from lad_agent.training.sources import Example, check, open_source
 from lad_agent.training.sources import folder as own_pictures
-from lad_agent.training.sources.example import DEFAULT_SHARES, Example, Fault
 
 DENSE_PICTURES, SFT_PICTURES = 160, 80
 """Pictures a minute of the budget: they are made at some hundred a second."""
@@ -467,15 +467,14 @@ def _normal(kit: Kit, seed: int, number: int) -> data.Pixels:
     return scenes.shoot(rng, kit, scenes.plan(rng, kit, "normal"), IMAGE_SIZE).image
 
 
-def _examples(directory: Path) -> list[Example]:
-    """The user's own pictures with their verdicts, if there are any."""
+def _examples(directory: Path) -> tuple[Example, ...]:
+    """The user's own pictures with their verdicts, if there are any: examined as lessons are."""
     if not own_pictures.recognises(directory):
-        return []
-    found = list(own_pictures.read(directory, DEFAULT_SHARES))
-    for one in found:
-        if isinstance(one, Fault):
-            raise UsageError(one.message)
-    return [one for one in found if isinstance(one, Example)]
+        return ()
+    found = check.examine([open_source(directory)])
+    if found.faults:
+        raise UsageError(" | ".join(found.faults))
+    return found.examples
 
 
 def _score(

@@ -136,3 +136,16 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(folder: Path, name: str)
         kits.read(folder)
     assert "\n" not in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_all_pictures_that_cannot_be_used_are_named(folder: Path) -> None:
+    for name in ("opaque", "too large"):
+        FAULTS[name][0](folder)
+    (folder / "parts/rings/1.png").write_bytes(b"x")
+    FAULTS["box outside"][0](folder)
+    with pytest.raises(UsageError) as caught:
+        kits.read(folder)
+    said = str(caught.value).split(" | ")
+    assert [line.partition(":")[0].rpartition("/")[2] for line in said] == [
+        "0.png", "1.png", "parts.json",
+    ]  # fmt: skip

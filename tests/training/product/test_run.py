@@ -248,3 +248,18 @@ def test_a_kit_with_pairings_is_taught_to_look_them_up(tmp_path: Path) -> None:
     assert all(" fits" in text.completion for text in alone)
     looked_up = {piece for text in alone for piece, taught in text.pieces if taught}
     assert {" green", " black"} <= looked_up
+
+
+def test_own_pictures_are_examined_before_anything_starts(tmp_path: Path) -> None:
+    kit = write_kit(tmp_path / "kit")
+    write_labelled(kit, 2)
+    first, second = sorted((kit / "good").iterdir())[:2]
+    for path in (first, second):
+        path.write_text("<html>")
+    with pytest.raises(UsageError) as caught:
+        run.train_product(kit, tmp_path / "run", _config(), threads=1)
+    assert all(str(path) in str(caught.value) for path in (first, second))
+    shutil.rmtree(kit / "good")
+    with pytest.raises(UsageError, match="pictures are anomalous; add good ones"):
+        run.train_product(kit, tmp_path / "run", _config(), threads=1)
+    assert not (tmp_path / "run").exists()
