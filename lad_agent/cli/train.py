@@ -182,19 +182,24 @@ def compare(
 
 @app.command()
 def curves(
-    run: Annotated[Path, typer.Argument(help="The folder of train pocket or train product.")],
+    run: Annotated[Path, typer.Argument(help="The folder of any run.")],
     out: Annotated[Path | None, typer.Option(help="The PNG (curves.png in RUN).")] = None,
 ) -> None:
-    """Draw the losses of a run of many stages.
+    """Draw what a run has measured so far.
 
-    Every run draws its own curves.png on the way; this draws it anew, or elsewhere.
+    Every run draws its own curves.png at its end; this draws it before, anew, or elsewhere.
     """
-    from lad_agent.errors import UsageError
+    from lad_agent.errors import NotFound, UsageError
     from lad_agent.training import curves as drawn
+    from lad_agent.training import runs
 
     path = out or run / "curves.png"
     try:
-        drawn.write_stages(run, path)
+        found = runs.find(run)
+        if isinstance(found, runs.StagedRun):
+            drawn.write_stages(run, path)
+        elif drawn.write(found, path) is None:
+            raise NotFound(f"{run}: has measured nothing yet")
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
     typer.echo(path)

@@ -57,7 +57,8 @@ def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None
     the terminal that `watchers` hold are given back whatever happens.
 
     Raises:
-        PrerequisiteError: a checkpoint could not be written, or the memory ran out.
+        PrerequisiteError: a checkpoint could not be written, the disk is full, or the memory ran
+            out.
     """
     try:
         with without_bars():
@@ -69,6 +70,10 @@ def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None
     except Exception as error:
         # What a full disk raises depends on who writes: OSError, torch's, safetensors' own.
         torn = runs.half_written(run) if runs.first_process() else []
+        if not torn and runs.full(error):
+            raise PrerequisiteError(
+                f"{run.folder}: no room left on its disk; free some, then --resume"
+            ) from error
         if not torn:
             raise
         last = runs.last_checkpoint(run)

@@ -22,8 +22,9 @@ _SMOOTHED = 40
 Points = list[tuple[int, float]]
 
 
-def write(run: Run) -> Path | None:
-    """Draw `metrics.jsonl` into `curves.png`; None where nothing was measured."""
+def write(run: Run, path: Path | None = None) -> Path | None:
+    """Draw `metrics.jsonl` into the PNG `path`, else the run's `curves.png`; None where nothing was
+    measured."""
     found = series(runs.read_lines(run.metrics))
     if not found:
         return None
@@ -33,7 +34,7 @@ def write(run: Run) -> Path | None:
         axes = figure.add_subplot(rows, COLUMNS, panel)
         axes.plot(*zip(*points, strict=True), linewidth=1)
         _finish(axes, name)
-    path = run.folder / "curves.png"
+    path = path or run.folder / "curves.png"
     figure.savefig(path, dpi=110)
     return path
 

@@ -111,6 +111,13 @@ def test_flat_names_every_value() -> None:
     assert len(names) == len(set(names)) > 30
 
 
+def test_the_form_alone_pays_less_than_the_verdict_in_every_shipped_file() -> None:
+    """Else an answer's form is learned first, and is all that is learned."""
+    rewards = [load(path.stem).grpo.rewards for path in config.FOLDER.glob("*.yaml")]
+    assert len(rewards) >= 4
+    assert all(0 < weights["structure"] < weights["accuracy"] for weights in rewards)
+
+
 def test_files_are_short_and_commented() -> None:
     for path in config.FOLDER.glob("*.yaml"):
         lines = path.read_text(encoding="utf-8").splitlines()

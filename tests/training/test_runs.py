@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from lad_agent.cli.train import app
 from lad_agent.errors import NotFound, PrerequisiteError, UsageError
-from lad_agent.training import curves, runs
+from lad_agent.training import callbacks, curves, runs
 from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.runs import Run
 from tests import small_disk
@@ -197,6 +197,12 @@ def test_curves(tmp_path: Path) -> None:
     assert drawn is not None
     with Image.open(drawn) as image:
         assert image.width > 500
+    anew = CliRunner().invoke(app, ["curves", str(run.folder), "--out", str(tmp_path / "a.png")])
+    assert anew.exit_code == 0, anew.exception
+    assert (tmp_path / "a.png").read_bytes() == drawn.read_bytes()
+    run.metrics.unlink()
+    nothing = CliRunner().invoke(app, ["curves", str(run.folder)])
+    assert isinstance(nothing.exception, NotFound)
 
 
 def test_curves_of_several_stages(tmp_path: Path) -> None:
@@ -206,6 +212,7 @@ def test_curves_of_several_stages(tmp_path: Path) -> None:
     nothing = CliRunner().invoke(app, ["curves", str(folder)])
     assert isinstance(nothing.exception, NotFound)
     metrics = folder / "metrics.jsonl"
+    (folder / "config.json").write_text("{}")
     for step in (1, 2, 3, 2, 3):
         runs.add_line(metrics, {"stage": "dense", "step": step, "cells": 2.0 / step})
     runs.add_line(metrics, {"name": "dense", "spent": 90.0})
@@ -251,6 +258,14 @@ def test_a_full_disk_is_one_line_whoever_writes(
     assert str(told.value) == (
         f"{out}: no room left on its disk; free some, then the same command goes on"
     )
+
+
+def test_a_full_disk_between_checkpoints_is_one_line_too(tmp_path: Path) -> None:
+    with small_disk.mounted(tmp_path / "disk", 1):
+        run = _open(tmp_path / "disk" / "run")
+        with pytest.raises(PrerequisiteError) as told, callbacks.guarded(run):
+            _by_hand(run.folder / "metrics")
+    assert str(told.value) == (f"{run.folder}: no room left on its disk; free some, then --resume")
 
 
 def test_other_failures_stay_what_they_are(tmp_path: Path) -> None:

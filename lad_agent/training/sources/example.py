@@ -117,7 +117,23 @@ def here_or_below(path: Path, is_category: Callable[[Path], bool]) -> list[Path]
 
 def pictures(folder: Path) -> Iterator[Path]:
     """The picture files anywhere in `folder`, in the order of names; nothing hidden."""
+    return (path for path in _files(folder) if path.suffix.lower() in images.SUFFIXES)
+
+
+def others(folder: Path) -> Iterator[Path]:
+    """The files anywhere in `folder` that are no pictures, but for those of a desktop."""
+    return (
+        path
+        for path in _files(folder)
+        if path.suffix.lower() not in images.SUFFIXES and path.name.lower() not in _DESKTOP
+    )
+
+
+_DESKTOP = {"thumbs.db", "desktop.ini"}
+
+
+def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in images.SUFFIXES and not hidden:
+        if not hidden and path.is_file():
             yield path

@@ -9,7 +9,7 @@ pictures, else what the reader says, else the folder's name.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from lad_agent import recipe, table
+from lad_agent import images, recipe, table
 from lad_agent.inputs import RECIPE_FILE
 from lad_agent.training.sources.example import (
     KINDS,
@@ -20,6 +20,7 @@ from lad_agent.training.sources.example import (
     Shares,
     Split,
     labelled,
+    others,
     pictures,
 )
 
@@ -47,12 +48,19 @@ def read(path: Path, shares: Shares, unnamed: str | None = None) -> Iterator[Exa
         for line, row in table.rows(labels, ("image", "label"), columns):
             yield _row(labels, line, row, product, shares)
         return
+    for folder in (path / "good", path / "bad"):
+        yield from map(_no_picture, others(folder))
     for image in pictures(path / "good"):
         yield labelled(image, product, shares, "good")
     for image in pictures(path / "bad"):
         inside = image.relative_to(path / "bad").parts
         cause = inside[0] if len(inside) > 1 else None
         yield labelled(image, product, shares, "bad", cause=cause)
+
+
+def _no_picture(path: Path) -> Fault:
+    known = ", ".join(sorted(images.SUFFIXES))
+    return Fault(f"{path}: no picture of a known kind ({known}); save it as PNG, or take it out")
 
 
 def _product(folder: Path, unnamed: str | None) -> str:

@@ -53,6 +53,17 @@ def test_every_unreadable_picture_is_named_in_one_error(tmp_path: Path) -> None:
     assert len(examine([open_source(folder)]).examples) == 7
 
 
+def test_what_is_no_picture_among_own_pictures_is_named(tmp_path: Path) -> None:
+    folder = layouts.own(tmp_path)
+    for name in ("good/phone.heic", "bad/scratched/notes.txt", "good/Thumbs.db", "good/.hidden"):
+        (folder / name).write_bytes(b"x")
+    faults = _faults(folder)
+    assert [fault.partition(": ")[0] for fault in faults] == [
+        f"{folder}/good/phone.heic", f"{folder}/bad/scratched/notes.txt",
+    ]  # fmt: skip
+    assert all("save it as PNG, or take it out" in fault for fault in faults)
+
+
 def test_a_damaged_mask_is_named(tmp_path: Path) -> None:
     folder = layouts.mvtec_ad(tmp_path)
     mask = folder / "ground_truth" / "crack" / "000_mask.png"
