@@ -69,11 +69,17 @@ def train(
     A run that was ended while it judged the held-out pictures is resumed by judging them.
 
     Raises:
-        UsageError: `out` holds another run.
+        UsageError: `out` holds another run, or findings are learned from and nothing shows whether
+            that helped.
         CheckFailed: the loss is no number, or the run ended itself because it taught nothing.
         ModelError, NotFound: the base cannot be used.
         PrerequisiteError: it does not fit into memory, or a checkpoint could not be written.
     """
+    if config.data.reviews and config.data.held_out is None:
+        raise UsageError(
+            "learning from reviews: name labelled pictures that will show a step back, "
+            "--held-out PATH"
+        )
     base = bases.find(config.base)
     told = say if runs.first_process() else _silent
     compared = out / "held_out.json"

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from lad_agent.reasoners.processing import new_processor
 from tests.reasoners import toy
@@ -58,3 +60,13 @@ def own_pictures(
                 shown.paste("black" if colour == toy.BRIGHT else "white", (0, 0, 2, 64))
             shown.save(folder / name / f"{number:03d}.png")
     return folder
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]
+    """The steps that a trainer has taken."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        self.taken.append(state.global_step)

@@ -21,14 +21,14 @@ from lad_agent import protocol
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Rule
-from lad_agent.training import bases, grpo, runs, watch
+from lad_agent.training import bases, callbacks, grpo, runs, watch
 from lad_agent.training.config import Data, Grpo, RunConfig, changed, dump
 from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
 from lad_agent.training.rewards import Case
 from tests.reasoners import toy
-from tests.training.conftest import own_pictures
+from tests.training.conftest import Steps, own_pictures
 
 ROOT = Path(__file__).parents[2]
 RULES = (Rule(id="R1", text="exactly 2 nuts"),)
@@ -88,6 +88,12 @@ def test_every_other_prompt_is_anomalous() -> None:
     drawn = list(itertools.islice(grpo.balanced(prompts, itertools.count()), 20))
     assert [prompts(p).case.anomalous for p in drawn] == [False, True] * 10
     assert len(set(drawn)) == 20
+
+
+def test_a_run_without_pools_takes_its_prompts_by_turns(tmp_path: Path) -> None:
+    feed = grpo.Feed(prompts, CONFIG.model_copy(update={"pool": 0}), tmp_path)
+    taken = [feed.position(k) for k in range(8)]
+    assert [prompts(position).case.anomalous for position in taken] == [False, True] * 4
 
 
 def test_prompts_of_the_pocket_depend_on_their_position_alone() -> None:
@@ -423,13 +429,18 @@ def test_two_processes_share_the_groups_and_choose_one_pool(
 
 
 @pytest.mark.parametrize("adapter", ["full", "lora"])
-def test_dry_run(taught: Path, labelled: Path, adapter: str) -> None:
+def test_dry_run(
+    taught: Path, labelled: Path, adapter: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In full training the reference model is opened from the shrunken base's own folder."""
     config = toy_run(taught, labelled, 50)
     section = {"prompts": 2, "num_generations": 2, "micro": 4, "beta": 0.02}
     said: list[str] = []
+    steps = Steps()
+    monkeypatch.setattr(callbacks, "watchers", lambda *given, **named: [steps])
     found = grpo.dry_run(changed(config, adapter=adapter, grpo=section), say=said.append)
     assert found.seconds > 0
+    assert steps.taken == [1, 2]
     assert found.memory == bases.estimate(
         bases.find(str(taught)), changed(config, adapter=adapter, grpo=section), "grpo"
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
-from lad_agent import protocol, rationale
+from lad_agent import images, protocol, rationale
 from lad_agent.errors import CheckFailed, PrerequisiteError, UnreadableInput, UsageError
 from lad_agent.rationale import Facts
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Region, Rule
-from lad_agent.training import callbacks, runs, sft, texts
-from lad_agent.training.config import RunConfig, Texts, changed, dump
+from lad_agent.training import bases, callbacks, runs, sft, texts
+from lad_agent.training.config import Data, RunConfig, Texts, changed, dump
 from lad_agent.training.lessons import learn_from
-from lad_agent.training.sources import Example
+from lad_agent.training.sources import Example, Finding
 from lad_agent.training.texts import Task, Text
 from tests.reasoners import toy
-from tests.training.conftest import own_pictures
+from tests.training.conftest import Steps, own_pictures
 
 pytestmark = pytest.mark.usefixtures("_one_thread")
 
@@ -45,6 +46,7 @@ RULES = (
 )
 TASK = Task("toy", RULES, Region(), (Path("g.png"),), {"colour": ("amber", "red")})
 SHOWN = Example(Path("q.png"), "0" * 64, "toy", "train", "good", facts=FACTS)
+AT = datetime(2026, 5, 31, 8, 30, tzinfo=UTC)
 BAD = Example(Path("b.png"), "1" * 64, "toy", "train", "bad", cause="missing_nut", rule="R2")
 
 
@@ -406,9 +408,49 @@ def test_full_training_makes_a_model_folder(config: RunConfig, tmp_path: Path) -
     load_checkpoint(folder, device="cpu")
 
 
-def test_dry_run(config: RunConfig) -> None:
+def test_too_little_memory_is_said_before_anything_is_written(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "free_memory", lambda: 1_000_000)
+    with pytest.raises(PrerequisiteError, match="are free"):
+        sft.train(config, tmp_path / "run", say=lambda text: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_reviews_are_learned_from_beside_pictures_that_show_a_step_back(
+    config: RunConfig, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run keeps to the findings that it began with."""
+    held = own_pictures(tmp_path / "held" / "toy", 2, toy.DARK, first=200, striped=True)
+    asked = changed(config, samples=0).model_copy(update={"data": Data(reviews=True)})
+    findings = [
+        Finding(path, "toy", good, None if good else "R1", "ana", AT, images.file_sha256(path),
+                pictures / "recipe.yaml", f"review-{number}")
+        for good, name in ((True, "good"), (False, "bad"))
+        for number, path in enumerate(sorted((pictures / name).rglob("*.png"))[:3])
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="--held-out PATH"):
+        sft.train(asked, tmp_path / "run", findings=findings, say=lambda text: None)
+    judged = asked.model_copy(update={"data": Data(reviews=True, held_out=held)})
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        _with(patched, _AtStep(2, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        assert sft.train(judged, run, findings=findings, say=lambda text: None) is None
+    kept = runs.read_lines(run / "reviews.jsonl")
+    assert [line["review"] for line in kept] == [finding.review for finding in findings]
     said: list[str] = []
+    assert sft.train(judged, run, findings=findings[:2], resume=True, say=said.append)
+    assert "6 pictures to learn from" in " ".join(said)
+    assert runs.read_lines(run / "reviews.jsonl") == kept
+    assert (run / "held_out.json").is_file()
+
+
+def test_dry_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    steps = Steps()
+    monkeypatch.setattr(callbacks, "watchers", lambda *given, **named: [steps])
     found = sft.dry_run(config, say=said.append)
+    assert steps.taken == [1, 2]
     assert found.seconds > 0
     assert found.memory.total > 0
     assert 0 < int(said[1].split()[0]) < 24
