@@ -294,7 +294,10 @@ def _read(path: Path, *, anew: bool = False) -> tuple[RecipeFile | None, list[Fa
 
 def _calibration(path: Path, named: Calibrated) -> Calibration:
     """The calibration that a recipe names, byte for byte as it was written."""
-    remedy = "run lad-agent calibrate again, or take calibration out of the recipe"
+    remedy = (
+        "run lad-agent calibrate again, or take calibration, pass_confidence and reject_confidence "
+        "out of the recipe"
+    )
     try:
         data = (path.parent / named.file).read_bytes()
     except OSError as error:

@@ -372,10 +372,16 @@ def cost_of(
 
 
 def _first_week(parts: Sequence[Part], policy: Policy) -> float:
+    """The mildest level that at most the surer half of the passing reaches, and never milder than
+    the recipe's own."""
     passing = _sure([p for p in parts if side(p.judgement, policy) is Result.OK])
     if not len(passing):
         return 1.0
-    return float(np.quantile(passing, 1 - FIRST_WEEK_PASSES, method="higher"))
+    levels = [*np.unique(passing), np.nextafter(passing.max(), 1.0)]
+    most = FIRST_WEEK_PASSES * len(passing)
+    level = next((found for found in levels if (passing >= found).sum() <= most), 1.0)
+    own = policy.min_confidence if policy.pass_confidence is None else policy.pass_confidence
+    return max(own, float(level))
 
 
 def _zero(parts: Sequence[Part], policy: Policy, sure: float) -> Zero | None:
@@ -419,7 +425,10 @@ def _quantiles(values: Sequence[float | None]) -> tuple[float, ...]:
 
 def _notes(parts: Sequence[Part], asked: Asked) -> list[str]:
     """What a reader must know about the numbers, a sentence each."""
-    notes = []
+    notes = [
+        "in-sample: the counts are of parts that the thresholds were chosen on; the promise is for "
+        "fresh ones"
+    ]
     if looked_at := sum(part.example.split == "validation" for part in parts):
         notes.append(
             f"in-sample: {looked_at} pictures are for validation, where a training may have "

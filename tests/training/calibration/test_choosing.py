@@ -131,8 +131,23 @@ def test_with_good_parts_only_escapes_are_unknown_and_more_go_to_people(loaded: 
     assert "escape: unknown" in made.promised
     assert "escape: unknown" in text(made)
     passing = [p for p in made.parts if side(p.judgement, made.policy) is Result.OK]
-    assert made.count(bad=False, result=Result.OK) <= len(passing) / 2 + 1
+    assert made.count(bad=False, result=Result.OK) <= len(passing) / 2
     assert made.results.count(Result.NOT_DECIDABLE) > made.before.count(Result.NOT_DECIDABLE)
+
+
+def test_equally_sure_good_parts_alone_pass_by_no_more_than_half(loaded: Recipe) -> None:
+    same = [part(f"g{n}", False, False, 0.9) for n in range(60)]
+    made = choose(same, loaded, Asked(overkill=0.2))
+    assert set(made.results) == {Result.NOT_DECIDABLE}
+    surer = [part(f"s{n}", False, False, 0.95) for n in range(20)]
+    assert choose([*same, *surer], loaded, Asked(overkill=0.2)).results.count(Result.OK) == 20
+
+
+def test_good_parts_alone_never_make_a_recipe_milder(loaded: Recipe) -> None:
+    strict = replace(loaded, policy=loaded.policy.model_copy(update={"min_confidence": 0.95}))
+    made = choose(parts(200, 0), strict, Asked(overkill=0.2))
+    assert made.changes["pass_confidence"] >= 0.95
+    assert made.results.count(Result.OK) <= made.before.count(Result.OK)
 
 
 @pytest.mark.parametrize(
