@@ -61,18 +61,24 @@ def test_every_command_has_help(cli: Cli, command: tuple[str, ...]) -> None:
 
 
 def test_help_is_quick() -> None:
-    """Measured in processor time: what else the machine does is not the command's fault."""
-    code = (
-        "import sys, time; sys.argv = ['lad-agent', '--help']; from lad_agent.cli import app; "
-        "import atexit; atexit.register(lambda: print(time.process_time(), file=sys.stderr)); "
-        "app.main()"
+    """In processor time, beside that of importing what draws it: neither what else the machine does
+    nor how fast it is counts."""
+    timed = (
+        "import atexit, sys, time; "
+        "atexit.register(lambda: print(time.process_time(), file=sys.stderr)); "
     )
+    shown = _seconds(
+        timed + "sys.argv = ['lad-agent', '--help']; from lad_agent.cli import app; app.main()"
+    )
+    assert shown < 4 * _seconds(timed + "import rich, typer")
+
+
+def _seconds(code: str) -> float:
     runs = [
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
         for _ in range(5)
     ]
-    assert all("Usage: lad-agent" in ran.stdout for ran in runs)
-    assert min(float(ran.stderr) for ran in runs) < 0.3
+    return min(float(ran.stderr) for ran in runs)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.scripted import write_parts, write_recipe
 PARTS = 16
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # three starts, on a machine that may be busy
 def test_a_killed_watch_goes_on_and_its_receiver_hears_of_everything_once_it_is_back(
     tmp_path: Path,

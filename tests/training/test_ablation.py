@@ -118,6 +118,7 @@ def test_the_same_call_goes_on_where_it_was(
         ablation.run(other, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
 
 
+@pytest.mark.slow
 def test_some_arms_by_time_with_the_seeds_shared(config: RunConfig, tmp_path: Path) -> None:
     """Captions need their base; every seed takes as many steps as the time allows."""
     found = ablation.run(

@@ -36,6 +36,7 @@ def _command(folder: Path, stage: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_and_resumed_it_sees_and_loses_what_it_would_have(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,7 +39,7 @@ def work(out: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for a signal")
-@pytest.mark.parametrize("start", [START, DRAW])
+@pytest.mark.parametrize("start", [pytest.param(START, marks=pytest.mark.slow), DRAW])
 def test_none_works_on_when_the_first_is_killed(start: str, tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", start, str(tmp_path)], cwd=ROOT)
     try:
