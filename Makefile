@@ -14,8 +14,8 @@ demo: $(STAMP)
 test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# The 3B's own shape through training and inspection, training and watch killed, GRPO in two processes,
-# arms of the ablation by time, 500 posts at once: minutes, and some 10 GB of memory.
+# The 3B's own shape through training and inspection, everything killed (make kill does it in CI), GRPO
+# cut off and in two processes, arms of the ablation by time, 500 posts at once: minutes, and some 10 GB.
 slow: $(STAMP)
 	@$(BIN)/python -m pytest -m slow
 

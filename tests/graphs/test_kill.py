@@ -39,6 +39,7 @@ def _done(folder: Path) -> int:
         return store.count(InspectionFilter(complete=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 def test_killed_at_random_moments_each_part_is_recorded_once(tmp_path: Path) -> None:
     write_recipe(tmp_path / "parts", audit_rate=0.2)

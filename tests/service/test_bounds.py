@@ -132,6 +132,7 @@ def _child(folder: Path, delay_s: float) -> Iterator[tuple["subprocess.Popen[str
             process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_killed_service_loses_nothing_and_does_nothing_twice(tmp_path: Path) -> None:
     write_recipe(tmp_path / "recipes" / "screw_bag")
     with _child(tmp_path, 0.5) as (process, url):

@@ -375,6 +375,7 @@ class Killed(Exception):
     """The run ended here without a word."""
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_as_if_it_had_not_been_cut_off(
     taught: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
