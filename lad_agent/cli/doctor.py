@@ -119,18 +119,22 @@ def _device() -> Finding:
 def _model(spec: str) -> Finding:
     import json
 
-    from lad_agent.reasoners import EMBEDDED
+    from lad_agent.errors import UsageError
+    from lad_agent.reasoners import model_folder
 
     if spec.startswith(("http://", "https://")):
         return _served(spec)
-    folder = EMBEDDED if spec == "pocket" else Path(spec)
+    try:
+        folder = model_folder(spec)
+    except UsageError as error:
+        return Finding("model", "missing", str(error), "name base and adapter")
     needed = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     index = (folder / "model.safetensors.index.json").is_file()
     lacking = [name for name in needed if not (folder / name).is_file()]
     if index and "model.safetensors" in lacking:
         lacking.remove("model.safetensors")
     if lacking:
-        remedy = "lad-agent train pocket RUN, then --reasoner RUN/model"
+        remedy = "lad-agent train pocket RUN, then --reasoner RUN"
         return Finding("model", "missing", f"{folder}: lacks {', '.join(lacking)}", remedy)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
     card = folder / "model_card.json"

@@ -44,7 +44,7 @@ def open_reasoner(
 
         base_url = url._replace(fragment="").geturl()
         return ServedReasoner(base_url, url.fragment, timeout_s=timeout_s, max_in_flight=queue)
-    folder = EMBEDDED if spec in (None, "pocket") else _model_folder(Path(str(spec)))
+    folder = model_folder(spec)
     if folder == EMBEDDED and not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: the embedded model is missing; run lad-agent train pocket")
     from lad_agent.reasoners.batching import MicroBatched
@@ -54,8 +54,15 @@ def open_reasoner(
     return MicroBatched(local, max_batch=max_batch, max_wait_s=max_wait_s, queue=queue)
 
 
-def _model_folder(path: Path) -> Path:
-    """The folder itself, or the model of the run in it."""
+def model_folder(spec: str | None) -> Path:
+    """The folder of a local model: the embedded one, the one named, or what the run in it has made.
+
+    Raises:
+        UsageError: the run has made an adapter.
+    """
+    if spec is None or spec == "pocket":
+        return EMBEDDED
+    path = Path(spec)
     if not (path / "run.json").is_file():
         return path
     if (path / "adapter").is_dir():
