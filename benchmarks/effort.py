@@ -16,6 +16,8 @@ Judgements are kept (`--keep`), and a run that was killed goes on. By default 5,
 ten minutes on two cores; `--count 40` takes three.
 """
 
+from functools import partial
+
 import numpy as np
 
 from benchmarks import judged
@@ -47,12 +49,10 @@ def main() -> None:
         ["way", "asked more", "seconds a part", "tokens a part", "verdicts right",
          f"coverage at {ERROR:.0%} errors", "gained by it", "wrong of the decided"]
     ]  # fmt: skip
-    first: Scored | None = None
-    for name, way in WAYS.items():
-        found = judged.parts(keys, options.model, options.keep, way=way, jobs=options.jobs)
-        scored = in_turns(found, learned)
-        first = first or scored
-        rows.append([name, *row(scored, first)])
+    judge = partial(judged.parts, keys, options.model, options.keep, jobs=options.jobs)
+    scored = {name: in_turns(judge(way=way), learned) for name, way in WAYS.items()}
+    first = next(iter(scored.values()))
+    rows += [[name, *row(one, first)] for name, one in scored.items()]
     print(judged.table(rows))
     print(f"\n{len(keys)} parts. In brackets: {SURE:.0%}, exact; of what is gained, by bootstrap.")
 

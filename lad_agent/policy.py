@@ -70,8 +70,7 @@ def _doubt(judgement: Judgement, policy: Policy) -> Reason | None:
         return Reason.OTHER_PRODUCT
     if judgement.evidence == "contradicted":
         return Reason.EVIDENCE_CONTRADICTS
-    own = policy.reject_confidence if judgement.anomalous else policy.pass_confidence
-    if sure < (policy.min_confidence if own is None else own):
+    if sure < policy.least_confidence(judgement.anomalous):
         return Reason.LOW_CONFIDENCE
     passes, rejects = score <= policy.pass_below, score >= policy.reject_above
     if judgement.anomalous and not rejects:

@@ -86,6 +86,11 @@ class Policy(_Strict):
             raise ValueError("pass_below must not exceed reject_above")
         return self
 
+    def least_confidence(self, anomalous: bool) -> float:
+        """The confidence below which a person decides on a verdict of that kind."""
+        own = self.reject_confidence if anomalous else self.pass_confidence
+        return self.min_confidence if own is None else own
+
     @property
     def more_answers(self) -> int:
         """How many answers a part in doubt gets after the greedy one."""

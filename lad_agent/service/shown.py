@@ -331,8 +331,7 @@ def _scales(judgement: Judgement, recipe: dict[str, Any]) -> tuple[tuple[str, Ma
     if "policy" not in recipe:
         return ()
     policy = Policy(**recipe["policy"])
-    own = policy.reject_confidence if judgement.anomalous else policy.pass_confidence
-    least = policy.min_confidence if own is None else own
+    least = policy.least_confidence(bool(judgement.anomalous))
     both = policy.pass_below == policy.reject_above
     marks = (
         [(policy.pass_below, "threshold")]

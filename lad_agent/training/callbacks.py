@@ -70,12 +70,9 @@ def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None
     except Exception as error:
         # What a full disk raises depends on who writes: OSError, torch's, safetensors' own.
         torn = runs.half_written(run) if runs.first_process() else []
-        if not torn and runs.full(error):
-            raise PrerequisiteError(
-                f"{run.folder}: no room left on its disk; free some, then --resume"
-            ) from error
         if not torn:
-            raise
+            with runs.with_room(run.folder, "--resume"):
+                raise
         last = runs.last_checkpoint(run)
         kept = f"{last.name} is whole" if last else "there is no earlier one"
         said = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -153,8 +153,8 @@ def begin_staged(
 
 
 @contextmanager
-def with_room(folder: Path) -> Iterator[None]:
-    """A run in stages writes into `folder` in here.
+def with_room(folder: Path, then: str = "the same command goes on") -> Iterator[None]:
+    """A run writes into `folder` in here; `then` is what to do once there is room.
 
     Raises:
         PrerequisiteError: its disk is full.
@@ -162,17 +162,11 @@ def with_room(folder: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not full(error):
+        if not _full(error):
             raise
         raise PrerequisiteError(
-            f"{folder}: no room left on its disk; free some, then the same command goes on"
+            f"{folder}: no room left on its disk; free some, then {then}"
         ) from error
-
-
-def full(error: Exception) -> bool:
-    """Whether the disk is full: an OSError, or what safetensors, torch or a process says of one."""
-    told = (os.strerror(errno.ENOSPC), "iostream error", "inline_container.cc")
-    return getattr(error, "errno", None) == errno.ENOSPC or any(t in str(error) for t in told)
 
 
 def find_run(folder: Path) -> Run:
@@ -401,6 +395,12 @@ def _record(
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     atomic.write(folder / "run.json", json.dumps(record, indent=1) + "\n")
+
+
+def _full(error: Exception) -> bool:
+    """Whether the disk is full: an OSError, or what safetensors, torch or a process says of one."""
+    told = (os.strerror(errno.ENOSPC), "iostream error", "inline_container.cc")
+    return getattr(error, "errno", None) == errno.ENOSPC or any(t in str(error) for t in told)
 
 
 def _staged_config(folder: Path) -> dict[str, Any] | None:

@@ -380,8 +380,7 @@ def _first_week(parts: Sequence[Part], policy: Policy) -> float:
     levels = [*np.unique(passing), np.nextafter(passing.max(), 1.0)]
     most = FIRST_WEEK_PASSES * len(passing)
     level = next((found for found in levels if (passing >= found).sum() <= most), 1.0)
-    own = policy.min_confidence if policy.pass_confidence is None else policy.pass_confidence
-    return max(own, float(level))
+    return max(policy.least_confidence(anomalous=False), float(level))
 
 
 def _zero(parts: Sequence[Part], policy: Policy, sure: float) -> Zero | None:

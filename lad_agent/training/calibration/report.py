@@ -154,10 +154,8 @@ def _data(made: Made) -> str:
         [choosing.side(p.judgement, made.policy).value, p.bad, p.judgement.confidence or 0.0]
         for p in made.parts
     ]
-    policy = made.policy
-    own = {"pass": policy.pass_confidence, "reject": policy.reject_confidence}
-    least = {k: policy.min_confidence if v is None else v for k, v in own.items()}
-    return json.dumps({"parts": parts, **least})
+    passes, rejects = (made.policy.least_confidence(anomalous) for anomalous in (False, True))
+    return json.dumps({"parts": parts, "pass": passes, "reject": rejects})
 
 
 def _share(confidences: Floats, levels: Floats, of: int) -> Floats:

@@ -148,9 +148,7 @@ class _Group:
         self, model: ConfidenceModel | None, policy: Policy, left_out: Sequence[int]
     ) -> _Rates:
         """What a policy does with all parts but those at the indices `left_out`."""
-        least = policy.min_confidence
-        passes = least if policy.pass_confidence is None else policy.pass_confidence
-        rejects = least if policy.reject_confidence is None else policy.reject_confidence
+        passes, rejects = (policy.least_confidence(anomalous) for anomalous in (False, True))
         sure = self.shown.sure(model)
         counted = np.ones(len(sure), dtype=bool)
         counted[left_out] = False
