@@ -1,9 +1,10 @@
 """Pauses on disk: a SQLite checkpointer that keeps a thread only while it waits for a review."""
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
@@ -32,11 +33,38 @@ class PauseSaver(AsyncSqliteSaver):
     ) -> RunnableConfig:
         """Save a waiting thread; drop any other."""
         if WAITING in checkpoint["channel_values"]:
-            return await super().aput(config, checkpoint, metadata, new_versions)
+            async with self._whole():
+                return await super().aput(config, checkpoint, metadata, new_versions)
         configurable = config["configurable"]
         if configurable.get("checkpoint_id"):
             await self.adelete_thread(configurable["thread_id"])
         return config
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """Save what a waiting thread asked."""
+        async with self._whole():
+            await super().aput_writes(config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Forget a thread."""
+        async with self._whole():
+            await super().adelete_thread(thread_id)
+
+    @asynccontextmanager
+    async def _whole(self) -> AsyncIterator[None]:
+        # What is cancelled between its statement and its commit would go on locking the file.
+        try:
+            yield
+        except BaseException:
+            async with self.lock:
+                await self.conn.rollback()
+            raise
 
 
 @asynccontextmanager

@@ -1,12 +1,16 @@
 """Batches: each part exactly once, whatever is repeated, stopped or broken."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import empty_checkpoint
 
 from lad_agent.errors import ReasonerUnavailable, StoreError
+from lad_agent.graphs.checkpoints import WAITING
 from lad_agent.graphs.intake import intake
 from lad_agent.graphs.runner import Done, run_batch
 from lad_agent.inputs import Item
@@ -167,6 +171,33 @@ async def test_a_broken_file_of_pauses_is_one_line(bench: Bench, tmp_path: Path)
     with pytest.raises(StoreError, match="the pauses cannot be kept"):
         async with pauses(path):
             pass
+
+
+@pytest.mark.parametrize("steps", range(1, 7))
+async def test_a_pause_that_is_cancelled_leaves_its_file_free(bench: Bench, steps: int) -> None:
+    import sqlite3
+
+    saver, config = (
+        bench.saver,
+        RunnableConfig(
+            configurable={"thread_id": "one", "checkpoint_ns": "", "checkpoint_id": "1"}
+        ),
+    )
+    waiting = empty_checkpoint() | {"channel_values": {WAITING: None}}
+    for write in (
+        lambda: saver.aput(config, waiting, {}, {}),
+        lambda: saver.aput_writes(config, [("asked", "why")], "task"),
+        lambda: saver.adelete_thread("one"),
+    ):
+        task = asyncio.create_task(write())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        other = sqlite3.connect(bench.folder / "pauses.db", timeout=0)
+        other.execute("begin immediate")
+        other.close()
 
 
 async def test_part_ids_tell_equal_images_apart(bench: Bench) -> None:
