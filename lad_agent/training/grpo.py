@@ -337,6 +337,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
     return Plan(
         lessons.products if lessons else list(synloco.PRODUCTS),
         lessons.hashes if lessons else {},
+        lessons.task_hashes if lessons else {},
         lessons.reviews if lessons else [],
         trainer,
         ask,

@@ -23,13 +23,15 @@ ALL_FOR_TRAINING = Shares(validation=0.0, test=0.0)
 
 @dataclass(frozen=True)
 class Lessons:
-    """What a run learns from, a few other pictures that it is asked about on the way, a hash of
-    every product's pictures and labels, and those of `examples` that people have reviewed."""
+    """What a run learns from, a few other pictures that it is asked about on the way, for every
+    product a hash of its pictures and labels and one of what is asked of them and known to be in
+    them, and those of `examples` that people have reviewed."""
 
     examples: tuple[Example, ...]
     asked: tuple[Example, ...]
     tasks: Mapping[str, Task]
     hashes: Mapping[str, str]
+    task_hashes: Mapping[str, str]
 
     @property
     def products(self) -> list[str]:
@@ -84,6 +86,7 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
         _asked(report.examples, config),
         tasks,
         runs.data_hashes(report.examples),
+        _task_hashes(tasks, report.examples),
     )
 
 
@@ -114,6 +117,14 @@ def kept_reviews(folder: Path) -> list[Finding]:
         )
         for line in runs.read_lines(runs.find_run(folder).reviews)
     ]
+
+
+def _task_hashes(tasks: Mapping[str, Task], examples: Iterable[Example]) -> dict[str, str]:
+    lines = {product: [task.version] for product, task in tasks.items()}
+    for example in examples:
+        if example.facts is not None:
+            lines[example.product].append(f"{example.sha256} {example.facts}")
+    return {product: runs.digest(group) for product, group in sorted(lines.items())}
 
 
 def _line(example: Example) -> dict[str, Any]:

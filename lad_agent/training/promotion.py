@@ -28,14 +28,17 @@ def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, A
     Raises:
         NotFound, UsageError: no finished run, no held-out set, or `to` holds something else.
         CheckFailed: the run, or one that it went on from, has learned from held-out pictures, or
-            is gone, so that nobody can tell.
+            is gone, so that nobody can tell; or the set that it was judged by is another now.
     """
     run, after = runs.find(folder), bases.find(str(folder))
     config = run.config if isinstance(run, Run) else None
     held = pictures or (config.data.held_out if config else None)
     if held is None:
         raise UsageError(f"{folder}: names no held-out pictures to judge it by; --held-out PATH")
-    held_out.refuse_taught(held_out.pictures(held), _taught(run))
+    examples = held_out.pictures(held)
+    if pictures is None:
+        _refuse_changed(folder, held_out.digest(examples), held)
+    held_out.refuse_taught(examples, _taught(run))
     before = _in_use(to, after) or (bases.find(config.base) if config else None)
     if before is None:
         raise UsageError(
@@ -71,6 +74,17 @@ def promote(
         atomic.write(folder / RECORD, json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise UsageError(f"{to}: cannot be written ({error.strerror})") from error
+
+
+def _refuse_changed(folder: Path, digest: str, held: Path) -> None:
+    """The set that shows a step back stays as it is."""
+    path = folder / "held_out.json"
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if told.get("digest", digest) != digest:
+        raise CheckFailed(
+            f"{held}: not the pictures and labels that {folder} was judged by; put them back, or "
+            "name the set to judge by: --held-out PATH"
+        )
 
 
 def _taught(run: AnyRun) -> frozenset[str]:

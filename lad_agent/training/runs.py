@@ -1,7 +1,8 @@
 """A run's folder: what it is bound to, what it has measured, and how two runs differ.
 
     config.yaml       the whole configuration; a folder belongs to one
-    run.json          stage, seed, base and its fingerprint, git commit, versions, data hashes
+    run.json          stage, seed, base and its fingerprint, git commit, versions, hashes of the
+                      data and of the tasks
     metrics.jsonl     one line a log entry; `tensorboard/` holds the same
     samples.jsonl     rationales of the same few pictures over time
     reviews.jsonl     the findings among its lessons: review, picture, label, who and when
@@ -101,12 +102,14 @@ def open_run(
     *,
     base: str,
     data: Mapping[str, str],
+    tasks: Mapping[str, str] | None = None,
     resume: bool = False,
 ) -> Run:
     """Bind `folder` to a run, or find it bound to the same one.
 
-    `base` is the fingerprint of the starting model, `data` a hash for every product. On resume what
-    was measured after the last whole checkpoint is forgotten, and half-written checkpoints go.
+    `base` is the fingerprint of the starting model, `data` a hash of every product's pictures and
+    labels, `tasks` one of what is asked of them and known to be in them. On resume what was
+    measured after the last whole checkpoint is forgotten, and half-written checkpoints go.
 
     Raises:
         UsageError: the folder holds another run, or one to be resumed, or cannot be written; or
@@ -116,6 +119,7 @@ def open_run(
     if not first_process():
         return run
     record = _record(stage, config.seed, {"name": config.base, "fingerprint": base}, data)
+    record["tasks"] = dict(tasks or {})
     try:
         if (folder / "run.json").exists():
             _refuse_other(run, record)
@@ -426,6 +430,8 @@ def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
         for what, same in (
             ("the base's weights", written["base"] == record["base"]),
             ("the data's content", written["data"] == record["data"]),
+            # A folder from before they were written down has none.
+            ("recipe or truth", written.get("tasks", record["tasks"]) == record["tasks"]),
         )
         if not same
     ]

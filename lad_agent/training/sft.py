@@ -228,6 +228,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
     return Plan(
         lessons.products,
         lessons.hashes,
+        lessons.task_hashes,
         lessons.reviews,
         partial(trainer_for, lessons),
         partial(answers, lessons),

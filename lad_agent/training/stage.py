@@ -34,7 +34,8 @@ DRY_ANSWER = 32
 class Plan:
     """What a stage is about to do.
 
-    `products` are those it learns, `data` holds a hash for each, `reviews` are the pictures whose
+    `products` are those it learns, `data` and `tasks` hold a hash for each, of its pictures and of
+    what is asked and known of them; `reviews` are the pictures whose
     label is a person's finding. `trainer(config, model, processor, folder, watchers)` is TRL's
     trainer, ready to train, with its checkpoints in `folder`/checkpoints;
     `ask(config, processor, model)` one entry for `samples.jsonl` a picture. `stopped` tells after
@@ -43,6 +44,7 @@ class Plan:
 
     products: Sequence[str]
     data: Mapping[str, str]
+    tasks: Mapping[str, str]
     reviews: Sequence[Example]
     trainer: Callable[[RunConfig, Any, Any, Path, Sequence[Any]], Any]
     ask: Callable[[RunConfig, Any, Any], Sequence[Mapping[str, Any]]]
@@ -183,7 +185,15 @@ def _fit(
 ) -> Path | None:
     """Bind the folder, train, save, unless it holds the result already. Model and trainer are let
     go before anything else is loaded."""
-    run = runs.open_run(out, stage, config, base=base.fingerprint, data=plan.data, resume=resume)
+    run = runs.open_run(
+        out,
+        stage,
+        config,
+        base=base.fingerprint,
+        data=plan.data,
+        tasks=plan.tasks,
+        resume=resume,
+    )
     if (out / result(config)).is_dir():
         return out / result(config)
     if runs.first_process():

@@ -30,13 +30,15 @@ _DRAWS = 4
 @dataclass(frozen=True)
 class Task:
     """What is asked of one product: its rules, the part that is judged, pictures of good parts,
-    and the values that each attribute takes in the data."""
+    and the values that each attribute takes in the data. `version` is the recipe's task version,
+    empty where there is no recipe."""
 
     product: str
     rules: tuple[Rule, ...]
     region: Region
     references: tuple[Path, ...]
     values: Mapping[str, tuple[str, ...]]
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         found.region if found else Region(),
         tuple(good) or (found.references if found else ()),
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
+        found.task_version if found else "",
     )
 
 

@@ -29,15 +29,16 @@ class Batch:
         rule: str | None = None,
         objects: dict[str, int] | None = None,
         stratum: str = "in-range",
+        split: str = "test",
     ) -> str:
         """Write a picture and its truth; returns the hash of its bytes."""
-        image = self.truth / product / "test" / f"{name}.png"
+        image = self.truth / product / split / f"{name}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         content = f"{product} {name}".encode()
         image.write_bytes(_png(content) if self._real else content)
         things = [{"cls": c} for c, n in (objects or {}).items() for _ in range(n)]
         line = {
-            "image": f"test/{name}.png", "product": product, "anomalous": kind != "good",
+            "image": f"{split}/{name}.png", "product": product, "anomalous": kind != "good",
             "kind": kind, "rule": rule, "stratum": stratum, "objects": things,
         }  # fmt: skip
         self._lines.setdefault(product, []).append(line)

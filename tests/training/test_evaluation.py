@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -16,6 +17,7 @@ from lad_agent import recipe
 from lad_agent.errors import UsageError
 from lad_agent.training import evaluation
 from lad_agent.training.evaluation import read_truth
+from lad_agent.training.sources.example import DEFAULT_SHARES, split_of
 from tests.training.batch import Batch, write_lines
 from tests.training.sources import layouts
 
@@ -167,6 +169,20 @@ def test_the_table_has_a_row_a_product(judged: Batch) -> None:
         "product", "---", "all", "pushpins", "screw_bag", "always yes", "always no"
     ]  # fmt: skip
     assert "-" in rows[3].split("|")[3]
+
+
+def test_logical_and_structural_faults_have_an_auroc_each(judged: Batch) -> None:
+    heading, _, row, *_ = evaluation.table(judged.evaluate()).splitlines()
+    told = dict(zip(heading.split("|"), row.split("|"), strict=True))
+    # scores: good .1 .1 .1 .9 .1, logical .9 .9 .1, structural .5
+    assert float(told[" AUROC logical "]) == pytest.approx((4.5 + 4.5 + 2) / 15, abs=5e-4)
+    assert float(told[" AUROC structural "]) == pytest.approx(4 / 5, abs=5e-4)
+
+
+def test_pictures_for_training_are_counted_and_told(judged: Batch) -> None:
+    assert "split train" not in evaluation.markdown(judged.evaluate())
+    judged.result(judged.picture("learned", split="train"), "OK", False)
+    assert "1 pictures are of the split train" in evaluation.markdown(judged.evaluate())
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -352,6 +368,9 @@ def test_own_pictures_are_a_truth_by_folder_or_csv(tmp_path: Path) -> None:
         ("tray", False, "good"),
         ("tray", True, "bad"),
     ]
+    for truth in by_folder.values():
+        digest = hashlib.sha256(truth.image.read_bytes()).hexdigest()
+        assert truth.for_training is (split_of(digest, DEFAULT_SHARES) == "train")
     labels = tmp_path / "parts.csv"
     labels.write_text(
         "image,label,product,rule\ntray/good/0.png,good,screw_bag,\n"

@@ -209,6 +209,22 @@ def test_a_worse_model_is_refused(
         promotion.promote(run, to, promotion.compare(run, to))
 
 
+def test_the_set_that_a_run_was_judged_by_stays_as_it_is(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    mine = shutil.copytree(held, tmp_path / "held" / "toy")
+    run = _run(tmp_path / "run", small, taught, mine)
+    judged = held_out.compare(bases.find(str(small)), bases.find(str(taught)), mine)
+    (run / "held_out.json").write_text(json.dumps(judged))
+    assert promotion.compare(run, tmp_path / "live")["digest"] == judged["digest"]
+    (mine / "good" / "100.png").unlink()
+    with pytest.raises(
+        CheckFailed, match=r"toy: not the pictures and labels that .*run was judged"
+    ):
+        promotion.compare(run, tmp_path / "live")
+    assert promotion.compare(run, tmp_path / "live", mine)["digest"] != judged["digest"]
+
+
 def test_earlier_lessons_are_known_of_models_and_of_their_copies(
     small: Path, taught: Path, held: Path, tmp_path: Path
 ) -> None:

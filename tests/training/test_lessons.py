@@ -135,6 +135,21 @@ def test_good_pictures_teach_both_answers_only_under_rules_that_can_be_changed(
         lessons.learn_from(config, say=_quiet)
 
 
+def test_what_is_asked_and_known_has_a_hash_of_its_own(tmp_path: Path) -> None:
+    data = dataset.write(tmp_path, "pushpins", 2, 1, size=56, train=2, validation=1)
+    recipe, truth = data / "recipe.yaml", data / "truth.jsonl"
+    seen = []
+    for path, old, new in (
+        (recipe, "exactly 0 crowded", "exactly 1 crowded"),
+        (truth, '"cell": "', '"cell": "G7", "was": "'),
+    ):
+        seen.append(lessons.learn_from(_config(paths=[data]), say=_quiet))
+        path.write_text(path.read_text().replace(old, new))
+    seen.append(lessons.learn_from(_config(paths=[data]), say=_quiet))
+    assert len({one.hashes["pushpins"] for one in seen}) == 1
+    assert len({one.task_hashes["pushpins"] for one in seen}) == 3
+
+
 def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_path: Path) -> None:
     held = own_pictures(tmp_path / "toy", 2, toy.DARK, first=90)
     lessons.learn_from(_config(reviews=True, held_out=held), findings, _quiet)

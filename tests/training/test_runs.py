@@ -60,6 +60,11 @@ def test_refusals(tmp_path: Path) -> None:
         runs.open_run(folder, "grpo", CONFIG, base="b1", data={"toy": "d1"}, resume=True)
     with pytest.raises(UsageError, match="another the base's weights, the data's content"):
         runs.open_run(folder, "sft", CONFIG, base="b2", data={"toy": "d2"}, resume=True)
+    asked = tmp_path / "asked"
+    for resume, tasks in ((False, {"toy": "t1"}), (True, {"toy": "t1"})):
+        runs.open_run(asked, "sft", CONFIG, base="b1", data={}, tasks=tasks, resume=resume)
+    with pytest.raises(UsageError, match="another recipe or truth; name a new folder"):
+        runs.open_run(asked, "sft", CONFIG, base="b1", data={}, tasks={"toy": "t2"}, resume=True)
     full = tmp_path / "full"
     full.mkdir()
     (full / "letter.txt").write_text("mine")

@@ -43,6 +43,7 @@ def figures_of(joined: Joined, resampling: Resampling | None = None) -> Metrics:
         "rule_difference": by_difference(judged),
         "without_truth": joined.without_truth,
         "repeated": joined.repeated,
+        "for_training": sum(j.truth.for_training for j in judged),
         "bootstrap": dataclasses.asdict(resampling) | {"level": bootstrap.LEVEL}
         if resampling
         else None,

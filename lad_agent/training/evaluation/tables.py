@@ -11,6 +11,8 @@ VERDICTS = {
     "accuracy": "accuracy",
     "F1": "f1",
     "AUROC": "auroc",
+    "AUROC logical": "logical/auroc",
+    "AUROC structural": "structural/auroc",
     "escapes": "escape_rate",
     "overkill": "overkill_rate",
     "coverage": "coverage",
@@ -81,6 +83,11 @@ def notes(figures: Metrics) -> list[str]:
         )
     if without := figures["without_truth"]:
         told.append(f"{without} lines are of images without a truth: left out.")
+    if learned := figures["for_training"]:
+        told.append(
+            f"{learned} pictures are of the split train: a model that learned from them knows them "
+            "by heart."
+        )
     return told
 
 

@@ -29,7 +29,8 @@ class Truth:
 
     `difference` is how far its counts are off the recipe's rules, None where nobody counted.
     `rule` is the broken one where a truth file says so; `mask_rules` are those of the defect
-    classes in the image's masks, where there is no more than masks.
+    classes in the image's masks, where there is no more than masks. `for_training`: the picture
+    lies in the split that trainings learn from.
     """
 
     product: str
@@ -40,6 +41,7 @@ class Truth:
     difference: int | None
     image: Path
     mask_rules: frozenset[str] = frozenset()
+    for_training: bool = False
 
     @property
     def rules(self) -> frozenset[str]:
@@ -161,7 +163,19 @@ def _from_own(paths: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
         except UnreadableInput as error:
             raise UsageError(str(error)) from error
         for e in examples:
-            yield path, Truth(e.product, e.anomalous, e.kind, e.rule, "all", None, e.image)
+            yield (
+                path,
+                Truth(
+                    product=e.product,
+                    anomalous=e.anomalous,
+                    kind=e.kind,
+                    rule=e.rule,
+                    stratum="all",
+                    difference=None,
+                    image=e.image,
+                    for_training=e.split == "train",
+                ),
+            )
 
 
 def _trees(directory: Path) -> list[Path]:
@@ -179,6 +193,7 @@ def _truth(file: Path, rules: Sequence[rationale.Count], entry: Mapping[str, Any
         stratum=entry["stratum"],
         difference=_difference(entry, rules),
         image=file.parent / entry["image"],
+        for_training=entry["image"].startswith("train/"),
     )
 
 
