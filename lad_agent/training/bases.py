@@ -186,7 +186,9 @@ def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
     (arXiv 2205.05198, section 4.1) without the attention matrix, which sdpa never keeps, and with
     Qwen's gated MLP: 17 h + 8 i bytes at 2 bytes a value (h hidden, i intermediate size); with
     gradient checkpointing 2 h a layer, and one layer in full. The head's logits are computed in
-    tiles and take next to nothing. Sharded (FSDP, DeepSpeed), all but the activations is shared.
+    tiles and take next to nothing. Where GRPO's answers, which a process draws all at once, take
+    more than that, it is what they take. Sharded (FSDP, DeepSpeed), all but the activations is
+    shared.
     """
     shape = _config(base)
     with torch.device("meta"):
@@ -211,7 +213,10 @@ def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
         weights=(weights + copies) // shards,
         gradients=4 * learning // shards,
         optimizer=8 * learning // shards,
-        activations=_activations(shape, config, stage),
+        activations=max(
+            _activations(shape, config, stage),
+            _answering(shape, config) if stage == "grpo" else 0,
+        ),
     )
 
 
@@ -374,6 +379,23 @@ def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> in
     seen = one * (vision.depth if config.tower == "trained" else 1)
     width = 1 if config.precision == "bfloat16" else 2
     return int(sequences * (tokens * kept + patches * seen) * width)
+
+
+def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
+    """Bytes while a process draws the answers of a step: keys and values of every layer and token,
+    and of all prompts at once what one layer makes: 3 i + 2 h values a token, in gate, up and their
+    product, or in the tower a patch."""
+    text, vision, section = shape.text_config, shape.vision_config, config.grpo
+    answers = section.prompts * section.num_generations // runs.processes()
+    side = config.image_size // vision.patch_size
+    prompt = _PICTURES * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
+    head = text.hidden_size // text.num_attention_heads
+    kept = 2 * text.num_hidden_layers * text.num_key_value_heads * head
+    made = prompt * (3 * text.intermediate_size + 2 * text.hidden_size)
+    seen = _PICTURES * side**2 * (3 * vision.intermediate_size + 2 * vision.hidden_size)
+    width = 2 if config.precision == "bfloat16" else 4
+    tokens = prompt + section.max_completion
+    return int(answers * (tokens * kept + max(made, seen)) * width)
 
 
 def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:

@@ -163,6 +163,24 @@ def test_memory_of_more_is_more(big: Base) -> None:
         assert bases.estimate(big, changed(config, **flags), "sft").total > total
 
 
+def test_memory_of_answers_grows_with_all_that_are_drawn_at_once(
+    big: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load("qwen2.5-vl-3b-lora")
+    told = bases.estimate(big, config, "grpo").activations
+    # 64 answers of 912 + 256 tokens: keys and values of 36 layers, 2 heads of 128, in 2 bytes.
+    kept = 64 * (912 + 256) * 36 * 2 * 2 * 128 * 2
+    made = 64 * 912 * (3 * 11008 + 2 * 2048) * 2
+    assert told == kept + made
+    fewer = changed(config, grpo={"num_generations": 4, "micro": 4})
+    assert bases.estimate(big, fewer, "grpo").activations == told // 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    small = changed(config, grpo={"micro": 4})
+    assert bases.estimate(big, small, "grpo").activations == told // 4
+    many = changed(config, grpo={"micro": 16}, gradient_checkpointing=False)
+    assert bases.estimate(big, many, "grpo").activations > told
+
+
 def test_too_little_memory_is_said_with_what_would_fit(big: Base) -> None:
     config = load("qwen2.5-vl-3b-full")
     with pytest.raises(PrerequisiteError, match=r"24\.0 GB are free; adapter: lora in bfloat16"):

@@ -16,6 +16,8 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".unfin
 
 SIZE_RATIO = 4.0
 """Areas of one product's pictures further apart than this are worth a warning."""
+SHAPE_RATIO = 1.5
+"""And so are widths by heights: a reasoner sees every picture squeezed to the same size."""
 
 Group = tuple[str, Split, Kind]
 Size = tuple[int, int]
@@ -210,7 +212,13 @@ def _class_warnings(examples: Sequence[Example]) -> Iterator[str]:
 def _size_warnings(sizes: dict[str, Counter[Size]]) -> Iterator[str]:
     for product, counted in sorted(sizes.items()):
         areas = [width * height for width, height in counted]
-        if max(areas) > SIZE_RATIO * min(areas):
+        shapes = [width / height for width, height in counted]
+        apart = {
+            "sizes": max(areas) > SIZE_RATIO * min(areas),
+            "shapes": max(shapes) > SHAPE_RATIO * min(shapes),
+        }
+        if any(apart.values()):
+            what = " and ".join(name for name, far in apart.items() if far)
             told = [f"{width}x{height} ({n})" for (width, height), n in counted.most_common()]
             more = f" and {len(told) - 6} more" if len(told) > 6 else ""
-            yield f"{product}: very different sizes: {', '.join(told[:6])}{more}"
+            yield f"{product}: very different {what}: {', '.join(told[:6])}{more}"

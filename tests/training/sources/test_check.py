@@ -128,7 +128,10 @@ def test_sizes_far_apart_are_a_warning(tmp_path: Path) -> None:
     layouts.picture(folder / "good" / "wide.png", 77, size=(40, 8))
     report = examine([open_source(folder)])
     assert report.faults == ()
-    assert report.warnings[-1:] == ("tray: very different sizes: 8x8 (10), 40x8 (1)",)
+    assert report.warnings[-1:] == ("tray: very different sizes and shapes: 8x8 (10), 40x8 (1)",)
+    layouts.picture(folder / "good" / "wide.png", 78, size=(10, 6))
+    report = examine([open_source(tmp_path / "tray")])
+    assert report.warnings[-1:] == ("tray: very different shapes: 8x8 (10), 10x6 (1)",)
 
 
 def test_what_a_download_left_unfinished_is_named(tmp_path: Path) -> None:
