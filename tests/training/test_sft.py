@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
@@ -33,6 +34,7 @@ from lad_agent.training.config import Data, RunConfig, Texts, changed, dump
 from lad_agent.training.lessons import learn_from
 from lad_agent.training.sources import Example, Finding
 from lad_agent.training.texts import Task, Text
+from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.reasoners import toy
 from tests.training.conftest import Steps, own_pictures
 
@@ -303,6 +305,33 @@ def test_sigterm_saves_and_resume_ends_where_an_uninterrupted_run_does(
         assert [e.get("loss", e.get("said")) for e in own] == [
             e.get("loss", e.get("said")) for e in other
         ]
+
+
+def test_a_stopped_run_ends_the_command_with_the_code_of_sigterm(
+    config: RunConfig,
+    cli: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, out = tmp_path / "mine.yaml", tmp_path / "run"
+    mine.write_text(dump(config))
+    with monkeypatch.context() as patched:
+        _with(patched, _AtStep(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        ran = cli("train", "sft", "--config", mine, "--out", out)
+    assert (ran.code, "--resume goes on" in ran.out) == (143, True), ran
+
+
+def test_a_loss_that_is_no_number_ends_the_run(
+    config: RunConfig, small: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small, tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    tensors = load_file(weights)
+    next(t for n, t in tensors.items() if n.endswith("norm.weight"))[:] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    broken = changed(config, base=str(tmp_path / "broken"))
+    with pytest.raises(CheckFailed, match=r"loss is no number at step 1; lower sft.learning_rate"):
+        sft.train(broken, tmp_path / "run", say=lambda text: None)
 
 
 def test_a_run_that_fails_gives_back_what_it_held(
