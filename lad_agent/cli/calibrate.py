@@ -85,20 +85,21 @@ def calibrate(
     _refuse_shipped(recipe)
     chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store)
     pictures = _pictures(data, truth, since, from_reviews=from_reviews)
+    judged: list[Part] | None = None
     if pictures is None:
-        parts, left_out = calibration.of_reviews(_reviewed(chosen, since, loaded), loaded)
-        examples = [part.example for part in parts]
+        judged, left_out = calibration.of_reviews(_reviewed(chosen, since, loaded), loaded)
+        examples = [part.example for part in judged]
     else:
         examples, taught = calibration.labelled(pictures, loaded.product)
         left_out = [f"{taught} pictures that are for training"] if taught and not truth else []
-    named = trained_on or (_own_run(chosen) if pictures and truth is None else [])
-    known = [calibration.taught(path) for path in named]
+    if truth is not None and data is not None:
+        judged = calibration.of_results(data, examples, loaded)
+        examples = [part.example for part in judged]
+    named = trained_on or _own_run(chosen, judged)
+    known = [one for path in named for one in calibration.taught(path)]
     for one in known:
         calibration.refuse_trained_on(examples, one.learned)
-    if truth is not None and data is not None:
-        parts = calibration.of_results(data, examples, loaded)
-    elif pictures is not None:
-        parts = _judge(examples, loaded, chosen)
+    parts = _judge(examples, loaded, chosen) if judged is None else judged
     notes = [f"left out {note}" for note in left_out] + _doubts(known, parts)
     source = "findings of reviews" if pictures is None else str(data)
     made = calibration.choose(parts, loaded, asked, source=source, notes=notes)
@@ -136,13 +137,22 @@ def _pictures(
     return truth or data
 
 
-def _own_run(chosen: Settings) -> list[Path]:
-    """The run that made the reasoner, where its folder tells."""
+def _own_run(chosen: Settings, judged: list[Part] | None) -> list[Path]:
+    """The run that made the reasoner, where its folder tells; of parts that were `judged` before,
+    only if it was that reasoner."""
+    from lad_agent.reasoners import model_folder
+    from lad_agent.reasoners.fingerprints import fingerprint
     from lad_agent.training import runs
 
     made = chosen.adapter or (None if chosen.reasoner == "pocket" else Path(chosen.reasoner))
     run = runs.made_by(made) if made else None
-    return [run] if run and (run / "run.json").is_file() else []
+    if run is None or not (run / "run.json").is_file():
+        return []
+    if judged and judged[0].judgement.model != fingerprint(
+        model_folder(chosen.reasoner), chosen.adapter
+    ):
+        return []
+    return [run]
 
 
 def _doubts(known: list[Taught], parts: list[Part]) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lad_agent import atomic
-from lad_agent.errors import CheckFailed, NotFound, UsageError
+from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
-from lad_agent.training.calibration import trained_on
-from lad_agent.training.runs import AnyRun, Run
+from lad_agent.training.calibration import taught
+from lad_agent.training.runs import Run
 
 RECORD = "promoted.json"
 """In the run's folder: where its result was promoted to, when, and on what figures."""
@@ -38,7 +38,7 @@ def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, A
     examples = held_out.pictures(held)
     if pictures is None:
         _refuse_changed(folder, held_out.digest(examples), held)
-    held_out.refuse_taught(examples, _taught(run))
+    held_out.refuse_taught(examples, _learned(folder))
     before = _in_use(to, after) or (bases.find(config.base) if config else None)
     if before is None:
         raise UsageError(
@@ -87,28 +87,16 @@ def _refuse_changed(folder: Path, digest: str, held: Path) -> None:
         )
 
 
-def _taught(run: AnyRun) -> frozenset[str]:
+def _learned(folder: Path) -> frozenset[str]:
     """Hashes of the pictures that a run and those it went on from have learned from."""
-    if not isinstance(run, Run):  # in stages, from pictures that are made
-        return frozenset()
-    data, earlier = run.config.data, _made_by(run.config.base)
-    own = trained_on(run.folder) if data.paths or data.reviews else frozenset()
-    return own | (_taught(earlier) if earlier else frozenset())
-
-
-def _made_by(base: str) -> AnyRun | None:
-    """The run whose result a base is, or a copy of it; None where it is no run's."""
-    found = bases.find(base)
-    folder = runs.made_by(found.adapter or found.folder)
-    if folder is None:
-        return None
-    try:
-        return runs.find(folder)
-    except NotFound as error:
-        raise CheckFailed(
-            f"{base}: the run that made it, {folder}, is gone, and with it what it has learned "
-            "from; put it back"
-        ) from error
+    known = taught(folder)
+    for one in known:
+        if one.gone is not None:
+            raise CheckFailed(
+                f"{one.of}: the run that made its base, {one.gone}, is gone, and with it what it "
+                "has learned from; put it back"
+            )
+    return frozenset[str]().union(*(one.learned for one in known))
 
 
 def _in_use(to: Path, after: Base) -> Base | None:

@@ -12,6 +12,7 @@ from lad_agent.images import file_sha256
 from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Disposition, Finding, Judgement
 from lad_agent.reasoners import Question
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.store import open_store
 from lad_agent.training import config, runs
 from lad_agent.training.sources import open_source
@@ -218,6 +219,25 @@ def test_the_run_of_the_reasoner_is_looked_up(
     assert "have changed since" not in ran.out
     other[0].unlink()
     assert "have changed since it learned from them" in cli(*again).out
+
+
+def test_results_of_a_run_know_what_it_has_learned(
+    cli: Cli, line: Path, tmp_path: Path, reasoner: Scripted
+) -> None:
+    told = config.RunConfig.model_validate({"base": "pocket", "data": {"paths": [str(line)]}})
+    run = runs.open_run(tmp_path / "run", "sft", told, base="f", data={}).folder
+    (run / "model").mkdir()
+    (run / "model" / "model.safetensors").write_bytes(b"weights")
+    asked = ("calibrate", "results.jsonl", "--truth", line, "--recipe", line / "recipe.yaml",
+             "--escape", 0.1, "--dry-run", "--reasoner", run)  # fmt: skip
+    assert cli("inspect", line, "--out", "results.jsonl").code == 0
+    ran = cli(*asked)
+    assert (ran.code, "was not looked at; --trained-on RUN does" in ran.out) == (0, True), ran
+    reasoner.fingerprint, script = fingerprint(run / "model"), reasoner.script
+    reasoner.script = lambda asked: script(asked).model_copy(update={"model": reasoner.fingerprint})
+    assert cli("inspect", line, "--out", "results.jsonl").code == 0
+    ran = cli(*asked)
+    assert (ran.code, "were used in training" in ran.error) == (5, True), ran
 
 
 def test_neither_data_nor_reviews_is_one_line(cli: Cli, line: Path) -> None:

@@ -243,7 +243,7 @@ def test_earlier_lessons_are_known_of_models_and_of_their_copies(
         shutil.rmtree(second)
     shutil.rmtree(first)
     second = _run(tmp_path / "second", live, taught, held)
-    with pytest.raises(CheckFailed, match=r"live: the run that made it, .*first, is gone"):
+    with pytest.raises(CheckFailed, match=r"second: the run that made its base, .*first, is gone"):
         promotion.compare(second, tmp_path / "new")
 
 

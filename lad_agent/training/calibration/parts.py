@@ -69,33 +69,47 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
 @dataclass(frozen=True)
 class Taught:
     """What a training knows of pictures, by content hash: those it has learned from, and those for
-    validation. `held_out` is what it was judged by; `changed`: its pictures are others now."""
+    validation. `held_out` is what it was judged by; `changed`: its pictures are others now;
+    `gone`: the folder of the run that made its base, where that is no longer there."""
 
     of: Path
     learned: frozenset[str]
     validation: frozenset[str] = frozenset()
     held_out: Path | None = None
     changed: bool = False
+    gone: Path | None = None
 
 
-def taught(path: Path) -> Taught:
-    """What a run of `lad-agent train`, or a training on the labelled pictures at `path`, has seen.
+def taught(path: Path) -> list[Taught]:
+    """What a run of `lad-agent train` and those that it went on from have seen, or a training on
+    the labelled pictures at `path`.
+
+    A run in stages, and GRPO without data, learn from pictures that are made.
 
     Raises:
-        UsageError: `path` is neither; or the run names no pictures.
+        UsageError: `path` is neither; or pictures that a run names are no longer there.
     """
     if not (path / "run.json").is_file():
-        return Taught(path, frozenset(e.sha256 for e in open_source(path) if e.split == "train"))
+        learned = frozenset(e.sha256 for e in open_source(path) if e.split == "train")
+        return [Taught(path, learned)]
     run = runs.find(path)
-    if not isinstance(run, runs.Run):  # in stages, from pictures that are made
-        return Taught(path, frozenset())
+    if not isinstance(run, runs.Run):
+        return [Taught(path, frozenset())]
+    earlier = None if run.config.base == "pocket" else runs.made_by(Path(run.config.base))
+    own = _taught(run)
+    if earlier is None:
+        return [own]
+    if not (earlier / "run.json").is_file():
+        return [replace(own, gone=earlier)]
+    return [own, *taught(earlier)]
+
+
+def _taught(run: runs.Run) -> Taught:
     data, reviewed = run.config.data, runs.read_lines(run.reviews)
-    if not data.paths and not reviewed:
-        raise UsageError(f"{path}: the run names no pictures; give them to --trained-on")
     seen = [e for source in data.paths for e in open_source(source)]
     now = runs.data_hashes(seen)
     return Taught(
-        path,
+        run.folder,
         frozenset(e.sha256 for e in seen if e.split == "train")
         | {line["sha256"] for line in reviewed},
         frozenset(e.sha256 for e in seen if e.split == "validation"),
@@ -107,7 +121,7 @@ def taught(path: Path) -> Taught:
 
 def trained_on(path: Path) -> frozenset[str]:
     """Content hashes of the pictures that a training learned from; `path` as for `taught`."""
-    return taught(path).learned
+    return frozenset[str]().union(*(one.learned for one in taught(path)))
 
 
 def doubts(known: Taught, examples: Iterable[Example]) -> list[str]:
@@ -119,6 +133,11 @@ def doubts(known: Taught, examples: Iterable[Example]) -> list[str]:
         notes.append(
             f"in-sample: {shared} pictures are those that {known.of} was judged by while it was "
             "made"
+        )
+    if known.gone is not None:
+        notes.append(
+            f"{known.gone}, which made the base of {known.of}, is gone; what it learned from was "
+            "not looked for among these"
         )
     if known.changed:
         notes.append(

@@ -1,6 +1,7 @@
 """DATA of a calibration: labels and results joined, training pictures refused, bad lines named."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,16 @@ from lad_agent import recipe
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.recipe import Recipe
 from lad_agent.training import config, runs
-from lad_agent.training.calibration import labelled, of_results, refuse_trained_on, trained_on
+from lad_agent.training.calibration import (
+    doubts,
+    labelled,
+    of_results,
+    refuse_trained_on,
+    taught,
+    trained_on,
+)
 from lad_agent.training.calibration.parts import digest
-from lad_agent.training.sources import Example
+from lad_agent.training.sources import Example, open_source
 from tests.scripted import write_recipe
 from tests.training.sources import layouts
 
@@ -148,3 +156,24 @@ def test_a_run_names_its_own_pictures(tmp_path: Path) -> None:
     told = config.RunConfig.model_validate({"base": "pocket", "data": {"paths": [str(folder)]}})
     runs.open_run(tmp_path / "run", "sft", told, base="f", data={})
     assert trained_on(tmp_path / "run") == trained_on(folder)
+
+
+def test_a_run_has_learned_what_the_runs_before_it_have(tmp_path: Path) -> None:
+    before = "pocket"
+    for n in range(3):
+        layouts.picture(tmp_path / f"data{n}" / "good" / "own.png", 70 + n)
+        told = config.RunConfig.model_validate(
+            {"base": before, "data": {"paths": [str(tmp_path / f"data{n}")]}}
+        )
+        run = runs.open_run(tmp_path / f"run{n}", "sft", told, base="f", data={})
+        (run.folder / "model").mkdir()
+        before = str(run.folder / ("model" if n else ""))
+    data = [e for n in range(3) for e in open_source(tmp_path / f"data{n}")]
+    assert trained_on(run.folder) == {e.sha256 for e in data if e.split == "train"}
+    shutil.move(tmp_path / "run0", tmp_path / "away")
+    (tmp_path / "run0").mkdir()
+    (tmp_path / "run0" / "model_card.json").write_text(json.dumps({"run": str(tmp_path / "run0")}))
+    first, second = taught(run.folder)
+    assert (first.gone, second.gone) == (None, tmp_path / "run0")
+    [note] = doubts(second, [])
+    assert note.startswith(f"{tmp_path / 'run0'}, which made the base of {tmp_path / 'run1'}, is")
