@@ -240,6 +240,36 @@ def test_results_of_a_run_know_what_it_has_learned(
     assert (ran.code, "were used in training" in ran.error) == (5, True), ran
 
 
+def test_a_promise_that_is_broken_on_the_line_stops_it(
+    cli: Cli, line: Path, tmp_path: Path, reasoner: Scripted
+) -> None:
+    """From the calibration to the alarm, the hold by policy and the release, by commands alone."""
+    mine = line / "recipe.yaml"
+    text = mine.read_text().replace("audit_rate: 0.0", "audit_rate: 0.5\n  on_alarm: hold")
+    mine.write_text(text)
+    assert cli("calibrate", line, "--recipe", mine, "--escape", 0.1).code == 0
+    reasoner.script = good
+    write_parts(tmp_path / "shift", 40, "shift")
+    assert cli("inspect", "shift", "--recipe", mine).code == 0
+    assert cli("doctor").code == 0
+    audits = [one["id"] for one in cli("review", "list", "--json").json]
+    assert 10 < len(audits) < 30
+    bad_found = ("--finding", "nonconforming", "--disposition", "scrap", "--comment", "seen")
+    for review in audits[:10]:
+        assert cli("review", "decide", review, *bad_found).code == 0
+    ran = cli("doctor")
+    assert (ran.code, "alarm: line: escape_rate: " in ran.error) == (5, True), ran
+    [watched] = cli("audit", "stats", "--by", "promise", "--json").json
+    assert (watched["what"], watched["state"]) == ("escape_rate", "broken")
+    assert "escape_rate" in cli("hold", "list").out
+    write_parts(tmp_path / "next", 3, "next")
+    assert "3 on-hold" in cli("inspect", "next", "--recipe", mine).out
+    assert cli("hold", "release", "line", "--by", "bert").code == 0
+    assert cli("doctor").code == 0
+    write_parts(tmp_path / "last", 3, "last")
+    assert "on-hold" not in cli("inspect", "last", "--recipe", mine).out
+
+
 def test_neither_data_nor_reviews_is_one_line(cli: Cli, line: Path) -> None:
     ran = cli("calibrate", "--recipe", line / "recipe.yaml")
     assert (ran.code, "give DATA" in ran.error) == (2, True)
