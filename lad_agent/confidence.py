@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lad_agent.judgement import Judgement
 
 if TYPE_CHECKING:
-    from lad_agent.recipe import Recipe
+    from lad_agent.recipe import Policy, Recipe
 
 FEATURES = (
     "raw_confidence",
@@ -125,7 +125,8 @@ class Calibration(_Strict):
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
     others, on which the thresholds were chosen; `kinds` counts the others by defect. `source` says
     where the parts came from, `costs` what was weighed where costs chose, `notes` what a reader of
-    the numbers must know (both empty in files of older versions). `confidence_model` is null where
+    the numbers must know, `thresholds` those that the promises were made for (all empty in files of
+    older versions). `confidence_model` is null where
     the raw confidence was kept.
     """
 
@@ -148,6 +149,7 @@ class Calibration(_Strict):
     kinds: dict[str, int]
     confidence_model: ConfidenceModel | None
     promises: tuple[Promise, ...]
+    thresholds: dict[str, float] | None = None
     reference: Reference
 
     @property
@@ -162,6 +164,29 @@ class Calibration(_Strict):
             f"{self.product} of task {self.task_version}, judged by {self.model}, camera, light "
             f"and layout as in these pictures, and this mix: {self.mix}"
         )
+
+
+def thresholds(policy: Policy) -> dict[str, float]:
+    """All that decides how sure a verdict must be to stand, by name."""
+    return {
+        "pass_confidence": policy.least_confidence(anomalous=False),
+        "reject_confidence": policy.least_confidence(anomalous=True),
+        "pass_below": policy.pass_below,
+        "reject_above": policy.reject_above,
+    }
+
+
+def loosened(calibration: Calibration, promise: Promise, policy: Policy) -> str | None:
+    """Which threshold lets more stand than the one that a promise was made for, in words."""
+    now, made = thresholds(policy), calibration.thresholds or {}
+    names = {"escape_rate": ("pass_confidence", "pass_below")}.get(
+        promise.quantity, ("reject_confidence", "reject_above")
+    )
+    for name in names:
+        sign = -1 if name == "pass_below" else 1
+        if name in made and sign * now[name] < sign * made[name]:
+            return f"made for {name} {made[name]:g}, which is {now[name]:g} now"
+    return None
 
 
 def percent(share: float, decimals: int = 0) -> str:

@@ -26,6 +26,7 @@ def write_calibrated(
     made_at: str = "2026-05-01T06:00:00+00:00",
     good: int = 500,
     confidence: Sequence[float] = EVEN,
+    thresholds: dict[str, float] | None = None,
     **policy: Any,
 ) -> Recipe:
     """A calibrated recipe in `folder`, which promises 1 % escapes at 95 % unless told otherwise."""
@@ -48,6 +49,7 @@ def write_calibrated(
             Promise(quantity=what, at_most=rate, sure=0.95, seen=0, of=300)
             for what, rate in (promises or {"escape_rate": 0.01}).items()
         ),
+        thresholds=thresholds,
         reference=Reference(confidence=tuple(confidence), anomaly_score=LOW),
     )
     data = made.model_dump_json().encode()

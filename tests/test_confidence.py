@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from lad_agent import confidence, images, recipe
-from lad_agent.confidence import Calibration, Counts, Isotonic, Logistic, Promise, Reference
+from lad_agent.confidence import (
+    Calibration,
+    Counts,
+    Isotonic,
+    Logistic,
+    Promise,
+    Reference,
+    loosened,
+    thresholds,
+)
 from lad_agent.judgement import Judgement, Reason, Result
 from lad_agent.policy import decide, decide_by_recipe
 from lad_agent.reasoners.base import Drawn, Question, judgement
@@ -220,6 +229,35 @@ def test_a_file_of_other_features_is_read_and_void(loaded: Recipe) -> None:
     judged, made = decide_by_recipe(_said(), older)
     assert (judged, made.reason) == (_said(), Reason.CALIBRATION_VOID)
     assert "from other features; run lad-agent calibrate again" in (made.detail or "")
+
+
+ESCAPES = Promise(quantity="escape_rate", at_most=0.01, sure=0.95, seen=0, of=300)
+OVERKILL = Promise(quantity="overkill_rate", at_most=0.05, sure=0.95, seen=0, of=300)
+
+
+@pytest.mark.parametrize(
+    ("now", "promise", "told"),
+    [
+        ({}, ESCAPES, None),
+        ({"pass_confidence": 0.9}, ESCAPES, "made for pass_confidence 0.95, which is 0.9 now"),
+        ({"pass_confidence": None}, ESCAPES, "made for pass_confidence 0.95, which is 0.6 now"),
+        ({"pass_confidence": 0.96}, ESCAPES, None),
+        ({"pass_confidence": 0.9}, OVERKILL, None),
+        ({"pass_below": 0.6}, ESCAPES, "made for pass_below 0.5, which is 0.6 now"),
+        ({"pass_below": 0.4}, ESCAPES, None),
+        ({"reject_confidence": 0.7}, OVERKILL, "made for reject_confidence 0.8, which is 0.7 now"),
+        ({"reject_above": 0.4}, OVERKILL, "made for reject_above 0.5, which is 0.4 now"),
+        ({"reject_confidence": 0.7, "reject_above": 0.4}, ESCAPES, None),
+    ],
+)
+def test_a_promise_says_which_threshold_was_loosened(
+    loaded: Recipe, now: dict[str, float], promise: Promise, told: str | None
+) -> None:
+    chosen = {"pass_confidence": 0.95, "reject_confidence": 0.8}
+    policy = loaded.policy.model_copy(update=chosen)
+    made = _calibration(loaded, thresholds=thresholds(policy))
+    assert loosened(made, promise, policy.model_copy(update=now)) == told
+    assert loosened(_calibration(loaded), promise, policy.model_copy(update=now)) is None
 
 
 def test_a_new_threshold_voids_nothing(loaded: Recipe) -> None:

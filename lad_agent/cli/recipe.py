@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lad_agent.cli import options
+
+if TYPE_CHECKING:
+    from lad_agent.recipe import Recipe
 
 app = typer.Typer(help="What to inspect and how.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -70,9 +73,22 @@ def check(
             if not its:
                 loaded = recipe.load(path)
                 typer.echo(f"{path}: in order; {loaded.product}, {len(loaded.rules)} rules")
+                for told in _promised(loaded):
+                    typer.echo(f"{path}: promised: {told}")
     bad = sum(map(bool, found.values()))
     if bad:
         raise CheckFailed(f"{bad} of {len(paths)} recipes cannot be used; mend the lines above")
+
+
+def _promised(loaded: Recipe) -> list[str]:
+    """The promises of a recipe's calibration, each with what has been changed since."""
+    from lad_agent.confidence import loosened
+
+    made = loaded.calibration
+    if made is None:
+        return []
+    changed = ((promise, loosened(made, promise, loaded.policy)) for promise in made.promises)
+    return [f"{promise}, {told}" if told else str(promise) for promise, told in changed]
 
 
 def _write(path: Path, product: str, references: list[Path]) -> bool:

@@ -13,9 +13,10 @@ from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from lad_agent import promise
-from lad_agent.confidence import Calibration, Promise
+from lad_agent.confidence import Calibration, Promise, loosened
 from lad_agent.judgement import Finding, Result
 from lad_agent.promise import Audited, Line
+from lad_agent.recipe import Policy
 from lad_agent.store import queries
 from lad_agent.store.filters import (
     InspectionFilter,
@@ -195,7 +196,7 @@ def drifted(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Dri
 
 def broken(session: Session) -> list[Broken]:
     """Every promise that is broken, and every calibration that has drifted."""
-    holding = {one.recipe_version for one in _calibrated(session) if one.hold}
+    holding = {one.recipe_version for one in _calibrated(session) if one.policy.on_alarm == "hold"}
     found: list[Watched | Drifted] = [*watched(session), *drifted(session)]
     return [
         Broken(
@@ -229,9 +230,9 @@ class _Calibrated:
     product: str
     recipe_version: str
     calibration: Calibration
+    policy: Policy
     since: datetime | None
     held: datetime | None
-    hold: bool
 
 
 def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[_Calibrated]:
@@ -247,9 +248,9 @@ def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list
         watch = (product, version, calibration.model)
         asked = (wanted.product, wanted.recipe_version, wanted.model)
         if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
-            hold = content["policy"].get("on_alarm") == "hold"
+            policy = Policy.model_validate(content["policy"])
             span = _watch(session, product)
-            found.append(_Calibrated(product, version, calibration, *span, hold))
+            found.append(_Calibrated(product, version, calibration, policy, *span))
     return found
 
 
@@ -299,13 +300,14 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
     )
     estimate = promise.share(line.harmed, promise.SURE)
     breaks = promise.broken(promised.at_most, line)
+    told = loosened(one.calibration, promised, one.policy)
     return Watched(
         product=one.product,
         recipe_version=one.recipe_version,
         model=one.calibration.model,
         calibrated_at=one.calibration.made_at,
         what=promised.quantity,
-        promise=str(promised),
+        promise=str(promised) + (f", {told}" if told else ""),
         parts=harmed.parts,
         audited=harmed.audited,
         found=harmed.found,

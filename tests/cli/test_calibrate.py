@@ -49,6 +49,10 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
     assert f"now recipe version {after.recipe_version}" in ran.out
     assert after.recipe_version != before.recipe_version
     assert after.calibration is not None
+    assert (
+        "promised: at most 10.0% escapes, 95% sure\n"
+        in cli("recipe", "check", line / "recipe.yaml").out
+    )
     assert Path("r.html").read_text().startswith("<!doctype html>")
     assert Path("charts/confidence-by-truth.png").is_file()
     inspected = cli("inspect", line / "good", "--json")

@@ -141,6 +141,20 @@ def test_a_broken_promise_is_one_alarm_until_it_is_answered(
     assert store.verify_chain().intact
 
 
+def test_a_threshold_that_was_loosened_stands_beside_the_promise(
+    store: AuditStore, tmp_path: Path
+) -> None:
+    for n, threshold in enumerate((0.9, 0.7)):
+        calibrated = write_calibrated(
+            tmp_path / str(n), pass_confidence=threshold, thresholds={"pass_confidence": 0.9}
+        )
+        put(store, calibrated, f"shift{n}", 20, audits=2)
+        kept = "at most 1.0% escapes, 95% sure"
+        told = ", made for pass_confidence 0.9, which is 0.7 now" if n else ""
+        mine = InspectionFilter(recipe_version=calibrated.recipe_version)
+        assert watched(store, mine).promise == kept + told
+
+
 def test_by_policy_an_alarm_is_a_hold(store: AuditStore, tmp_path: Path) -> None:
     strict = write_calibrated(tmp_path / "tray", on_alarm="hold")
     put(store, strict, "passed", 200, audits=40, bad=6)

@@ -15,6 +15,7 @@ from lad_agent.confidence import (
     Promise,
     Reference,
     percent,
+    thresholds,
 )
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Judgement, Result
@@ -198,6 +199,7 @@ def choose(
         kinds=_kinds(judged),
         confidence_model=model,
         promises=tuple(kept),
+        thresholds=thresholds(policy),
         reference=_reference(judged),
     )
     return Made(
