@@ -54,7 +54,7 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
         in cli("recipe", "check", line / "recipe.yaml").out
     )
     assert Path("r.html").read_text().startswith("<!doctype html>")
-    assert Path("charts/confidence-by-truth.png").is_file()
+    assert Path("charts/confidence-by-truth-of-verdicts-of-good.png").is_file()
     inspected = cli("inspect", line / "good", "--json")
     assert {json.loads(one)["result"] for one in inspected.out.splitlines()} == {"OK"}
 
@@ -242,6 +242,20 @@ def test_results_of_a_run_know_what_it_has_learned(
     assert cli("inspect", line, "--out", "results.jsonl").code == 0
     ran = cli(*asked)
     assert (ran.code, "were used in training" in ran.error) == (5, True), ran
+
+
+def test_certainty_share_and_seed_are_those_asked_for(cli: Cli, line: Path) -> None:
+    asked = ("calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.2, "--dry-run",
+             "--json")  # fmt: skip
+    plain = cli(*asked, "--confidence", 0.9, "--fit-share", 0.0, "--seed", 7).json["calibration"]
+    assert [p["sure"] for p in plain["promises"]] == [0.9]
+    assert (plain["fit_share"], plain["seed"]) == (0.0, 7)
+    assert plain["fitted_on"] == {"good": 0, "bad": 0}
+    assert plain["chosen_on"] == {"good": 30, "bad": 30}
+    shares = [cli(*asked, "--fit-share", 0.3, "--seed", n).json["calibration"] for n in range(3)]
+    assert len({json.dumps(one["chosen_on"]) for one in shares}) > 1
+    wrong = cli(*asked, "--confidence", 1.0)
+    assert (wrong.code, "a certainty of 1; give 0.5 or more" in wrong.error) == (2, True)
 
 
 def test_a_promise_that_is_broken_on_the_line_stops_it(

@@ -231,6 +231,23 @@ def test_intervals_stand_beside_the_figures(judged: Batch) -> None:
     assert judged.evaluate(evaluation.Resampling(200, seed=2)) != figures
 
 
+def test_sources_of_confidence_have_intervals_too(judged: Batch) -> None:
+    for n in range(12):
+        name, right = f"more{n}", n % 3 > 0
+        judged.result(
+            judged.picture(name, "logical"), "NotOK" if right else "OK", right,
+            confidence=0.5 + n / 30,
+        )  # fmt: skip
+    figures = judged.evaluate(evaluation.Resampling(200, seed=1))
+    found = figures["overall"]["confidence_sources"]["confidence"]
+    assert set(found["intervals"]) == set(found) - {"n", "wrong", "intervals"}
+    for name, ends in found["intervals"].items():
+        assert ends[0] <= found[name] <= ends[1], name
+    assert f"{found['brier']:.3f} ({found['intervals']['brier'][0]:.3f}-" in evaluation.markdown(
+        figures
+    )
+
+
 def test_without_draws_there_are_no_intervals(judged: Batch) -> None:
     figures = judged.evaluate()
     assert figures["bootstrap"] is None

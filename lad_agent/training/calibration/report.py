@@ -91,18 +91,8 @@ def write_pngs(made: Made, folder: Path) -> list[Path]:
 
 
 def charts(made: Made) -> list[plots.Chart]:
-    """Confidence by truth of the verdict, the cost curve, what passes by threshold, the costs."""
-    known = [p for p in made.parts if p.judgement.anomalous is not None]
-    right = [p.judgement.confidence or 0.0 for p in known if p.right]
-    wrong = [p.judgement.confidence or 0.0 for p in known if not p.right]
-    out: list[plots.Chart] = [
-        plots.Mirrored(
-            (f"right verdicts ({len(right)})", _histogram(right)),
-            (f"wrong verdicts ({len(wrong)})", _histogram(wrong)),
-            title="Confidence by truth",
-            x="confidence",
-        )
-    ]
+    """Confidence by truth for each verdict, the cost curve, what passes by threshold, the costs."""
+    out: list[plots.Chart] = [_by_truth(made, verdict) for verdict in (False, True)]
     if made.calibration.chosen_on.bad:
         out.append(_cost_curve(made))
     passing = [p for p in made.parts if choosing.side(p.judgement, made.policy) is Result.OK]
@@ -127,6 +117,20 @@ def charts(made: Made) -> list[plots.Chart]:
             plots.Curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
         )
     return out
+
+
+def _by_truth(made: Made, verdict: bool) -> plots.Mirrored:
+    """How sure the verdicts of good or of bad are, of parts that are good and that are bad."""
+    said = [p for p in made.parts if p.judgement.anomalous is verdict]
+    groups = {
+        name: [p.judgement.confidence or 0.0 for p in said if p.bad is bad]
+        for name, bad in (("good parts", False), ("bad parts", True))
+    }
+    up, down = ((f"{name} ({len(found)})", _histogram(found)) for name, found in groups.items())
+    word = "bad" if verdict else "good"
+    return plots.Mirrored(
+        up, down, title=f"Confidence by truth of verdicts of {word}", x="confidence"
+    )
 
 
 def _cost_curve(made: Made) -> plots.Curves:

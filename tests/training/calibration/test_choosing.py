@@ -217,6 +217,21 @@ def test_promises_that_cannot_be_kept_are_refused(asked: dict[str, float], words
         Asked(**asked)  # type: ignore[arg-type]
 
 
+def test_the_zero_miss_point_by_hand(loaded: Recipe) -> None:
+    found = [part(f"g{n}", False, False, 0.5 + n / 100) for n in range(40)]
+    found += [part(f"b{n}", True, True, 0.9) for n in range(58)]
+    found += [part("b58", True, False, 0.7), part("b59", True, False, 0.75)]
+    made = choose(found, loaded, Asked(0.1, fit_share=0))
+    assert made.zero is not None
+    # The good ones from 0.76 on are surer than the surest bad one; 0.95 = 1 - 0.0487^(1/60)
+    assert (made.zero.threshold, made.zero.good_passed) == (0.76, 14)
+    assert made.zero.bound == pytest.approx(1 - 0.05 ** (1 / 60))
+    assert "zero-miss point: at confidence 0.76" in text(made)
+    none = [part(f"g{n}", False, False, 0.5) for n in range(40)]
+    none += [part(f"b{n}", True, n > 0, 0.9) for n in range(60)]
+    assert choose(none, loaded, Asked(0.1, fit_share=0)).zero is None
+
+
 def test_costs_choose_by_hand(loaded: Recipe) -> None:
     """Ten good at 0.9, ten at 0.6; bad ones said to be good: one at 0.6, one at 0.3."""
     found = [part(f"g{n}", False, False, 0.9 if n < 10 else 0.6) for n in range(20)]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lad_agent import confidence
-from lad_agent.confidence import Logistic
+from lad_agent.confidence import Isotonic, Logistic
 from lad_agent.training.calibration import Part, fitting
 from tests.training.calibration import synthetic
 from tests.training.calibration.synthetic import parts
@@ -28,6 +28,17 @@ def test_more_certainty_is_never_less_confidence(seed: int, skill: float) -> Non
     if isinstance(model, Logistic):
         weights = zip(confidence.FEATURES, model.weights, strict=True)
         assert all(w >= 0 for name, w in weights if name not in confidence.EITHER_WAY)
+
+
+def test_the_kind_is_the_one_that_does_better_on_parts_it_has_not_seen() -> None:
+    """A confidence that means the opposite in the middle is for steps, one of noise for neither."""
+    straight = parts(300, 300, wrong=0.2)
+    assert isinstance(fitting.fit(straight, seed=0), Logistic)
+    steps = [
+        synthetic.part(f"{n}", bool(n % 2), bool(n % 2) == (n % 5 > 0), 0.98 + 0.0001 * (n % 5 > 0))
+        for n in range(400)
+    ]
+    assert isinstance(fitting.fit(steps, seed=0), Isotonic)
 
 
 def test_all_at_once_are_as_sure_as_one_by_one() -> None:

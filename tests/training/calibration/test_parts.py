@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,19 @@ def test_pictures_of_a_training_are_refused_by_content(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=f"1 pictures were used in training, such as {copy}"):
         refuse_trained_on(examples, trained_on(folder))
     refuse_trained_on([e for e in examples if e.image != copy], trained_on(folder))
+
+
+def test_the_data_hash_is_of_content_and_label_whatever_the_order(
+    tray: Path, loaded: Recipe
+) -> None:
+    examples, _ = labelled(tray, "tray")
+    found = of_results(_results(tray.parent, examples, loaded), examples, loaded)
+    assert digest(found) == digest(found[::-1])
+    first, *others = found
+    for changed in ({"sha256": "0" * 64}, {"kind": "logical"}):
+        other = replace(first, example=replace(first.example, **changed))
+        assert digest([other, *others]) != digest(found)
+    assert digest(others) != digest(found)
 
 
 def test_a_run_names_its_own_pictures(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from lad_agent import recipe
 from lad_agent.errors import UsageError
-from lad_agent.training.calibration import Asked, Costs, Made, choose
+from lad_agent.training.calibration import Asked, Costs, Made, choose, report
 from lad_agent.training.calibration.report import page, write_pngs
+from lad_agent.training.evaluation import plots
 from tests.scripted import write_recipe
 from tests.training.calibration.synthetic import parts
 
@@ -36,6 +37,30 @@ def test_the_page_needs_nothing_else_and_holds_every_part(made: Made) -> None:
     assert data["pass"] == made.changes["pass_confidence"]
     passed = sum(s == "OK" and sure >= data["pass"] for s, _, sure in data["parts"])
     assert passed == sum(result == "OK" for result in made.results)
+
+
+def test_confidence_is_drawn_by_truth_for_each_verdict(made: Made) -> None:
+    said_good, said_bad = report.charts(made)[:2]
+    assert isinstance(said_good, plots.Mirrored)
+    assert isinstance(said_bad, plots.Mirrored)
+    for chart, verdict in ((said_good, False), (said_bad, True)):
+        mine = [p for p in made.parts if p.judgement.anomalous is verdict]
+        good, bad = sum(not p.bad for p in mine), sum(p.bad for p in mine)
+        assert (chart.up[0], chart.down[0]) == (f"good parts ({good})", f"bad parts ({bad})")
+        assert (sum(chart.up[1]), sum(chart.down[1])) == (good, bad)
+
+
+def test_the_cost_curve_ends_at_both_mistakes(made: Made) -> None:
+    [curve] = [c for c in report.charts(made) if c.title == "Cost curve"]
+    assert isinstance(curve, plots.Curves)
+    decided, passed, rejected = (tuple(line.y) for line in curve.lines)
+    count = made.calibration.chosen_on
+    overkill = sum(
+        not p.bad and r == "NotOK" for p, r in zip(made.parts, made.results, strict=True)
+    )
+    missed = sum(p.bad and r == "OK" for p, r in zip(made.parts, made.results, strict=True))
+    assert decided == (overkill / count.good, missed / count.bad)
+    assert (passed, rejected) == ((0, 1), (1, 0))
 
 
 def test_every_chart_of_the_page_is_a_png_too(made: Made, tmp_path: Path) -> None:
