@@ -152,11 +152,16 @@ def read(path: Path, *, max_pixels: int = MAX_PIXELS) -> ReadImage:
 
 def prepare(image: Image.Image, region: Region, size: int) -> Image.Image:
     """Cut to the region and resize to `size` x `size` (bicubic, antialiased): what is judged."""
+    shown = cut(image, region)
+    if shown.size == (size, size):
+        return shown
+    return shown.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def cut(image: Image.Image, region: Region) -> Image.Image:
+    """The part of the picture that lies in the region."""
     box = _box(image, region)
-    cut = image if box == (0, 0, *image.size) else image.crop(box)
-    if cut.size == (size, size):
-        return cut
-    return cut.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return image if box == (0, 0, *image.size) else image.crop(box)
 
 
 def look(path: Path, recipe: Recipe, *, max_pixels: int = MAX_PIXELS) -> Look:

@@ -206,6 +206,11 @@ _CLAUSE = re.compile(
     r": (?P<claim>[A-Za-z0-9][A-Za-z0-9 -]* of [A-Za-z0-9][A-Za-z0-9 -]*) (?P<end>ok|bad)"
 )
 
+_LABEL = re.compile(
+    rf"(?:(?P<rule>R\d{{1,3}})|a rule) is broken(?:: [^;]*?)?"
+    rf"(?: at (?P<cells>{_CELL}(?:, {_CELL})*))?"
+)
+
 
 def read(text: str) -> list[Clause] | None:
     """The clauses of a rationale, or None where any of it follows another grammar."""
@@ -278,12 +283,29 @@ def said_bad(text: str) -> list[str]:
     return [statement for statement in text.split("; ") if statement.endswith(" bad")]
 
 
+def write_label(rule: str | None, cause: str | None, places: Sequence[str]) -> str:
+    """What a label says that knows no more than this of an anomalous picture.
+
+    >>> write_label("R2", "missing nut", ["C3"])
+    'R2 is broken: missing nut at C3'
+    >>> write_label(None, None, [])
+    'a rule is broken'
+    """
+    at = " at " + ", ".join(places) if places else ""
+    return f"{rule or 'a rule'} is broken{f': {cause}' if cause else ''}{at}"
+
+
 def named_fault(text: str) -> tuple[str | None, tuple[str, ...]]:
-    """Rule and places of the first bad clause; (None, ()) where the rationale names none."""
+    """Rule and places of the first bad clause, or of what a label says; (None, ()) where the
+    rationale names none."""
     for statement in read(text) or ():
         if not statement.ok and statement.rule:
             return statement.rule, statement.places
-    return None, ()
+    told = _LABEL.fullmatch(text.strip())
+    if told is None:
+        return None, ()
+    cells = tuple(told["cells"].split(", ")) if told["cells"] else ()
+    return told["rule"], cells if all(cell in CELLS for cell in cells) else ()
 
 
 def seen_product(text: str) -> str | None:

@@ -247,6 +247,18 @@ def test_the_first_fault_is_named_with_its_places():
     assert rationale.named_fault("the washers look fine") == (None, ())
 
 
+@given(
+    st.one_of(st.none(), st.sampled_from(["R1", "R12"])),
+    st.one_of(st.none(), st.sampled_from(["missing nut", "bent, cracked", "too far at left"])),
+    st.lists(st.sampled_from(CELLS), unique=True, max_size=4),
+)
+def test_what_a_label_says_names_rule_and_places(rule, cause, cells):
+    text = rationale.write_label(rule, cause, cells)
+    assert rationale.named_fault(text) == (rule, tuple(cells))
+    assert rationale.check_evidence(text, True, "screw_bag", RULES)[0] == "unchecked"
+    assert rationale.named_fault(text + "; and more") == (None, ())
+
+
 @pytest.mark.parametrize("cell", ["H1", "A8", "A0", "J10"])
 def test_cells_beyond_the_grid_are_not_read(cell):
     assert rationale.read(f"R1 washers at {cell}: 1 of 2 bad") is None

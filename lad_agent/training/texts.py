@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import ndimage
 
-from lad_agent import protocol, rationale, recipe
+from lad_agent import images, protocol, rationale, recipe
+from lad_agent.cells import CELLS, cell_at
 from lad_agent.inputs import RECIPE_FILE
 from lad_agent.rationale import NOTHING, Count, Facts, Fit, Form, Value
 from lad_agent.recipe import Recipe, Region, Rule
@@ -20,9 +22,12 @@ from lad_agent.training.config import Texts
 from lad_agent.training.pocket.rules import holding
 from lad_agent.training.pocket.sft import caption
 from lad_agent.training.sources import Example
+from lad_agent.training.sources.example import pictures
 
-FAULT = "fault"
-"""What a caption tells of a picture whose content is not known."""
+FAULT, FAULTS = "fault", "faults"
+"""What a caption tells of a picture whose content is not known: its cause, and by masks where."""
+_SPECK = 0.1
+"""Of a mask's largest spot the share below which another one is no fault of its own."""
 _DRAWS = 4
 """Changed rules that are tried on each picture: one may be unable to break what another can."""
 
@@ -31,7 +36,7 @@ _DRAWS = 4
 class Task:
     """What is asked of one product: its rules, the part that is judged, pictures of good parts,
     and the values that each attribute takes in the data. `version` is the recipe's task version,
-    empty where there is no recipe."""
+    empty where there is no recipe; `masked` says that masks show where faults are."""
 
     product: str
     rules: tuple[Rule, ...]
@@ -39,6 +44,7 @@ class Task:
     references: tuple[Path, ...]
     values: Mapping[str, tuple[str, ...]]
     version: str = ""
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,8 @@ def inspection(
         anomalous = any(not statement.ok for statement in statements)
         completion = protocol.answer_text(rationale.write(statements), anomalous)
     else:
-        completion = protocol.answer_text(label_rationale(example), example.anomalous)
+        said = label_rationale(example, task.region)
+        completion = protocol.answer_text(said, example.anomalous)
     pool = [path for path in task.references if path != example.image]
     shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
     messages = protocol.messages(example.product, rules, len(shown))
@@ -131,12 +138,33 @@ def answers(
     return found
 
 
-def label_rationale(example: Example) -> str:
-    """All that a label says, e.g. `R2 is broken: missing nut`."""
+def label_rationale(example: Example, region: Region) -> str:
+    """All that a label and its mask say, e.g. `R2 is broken: missing nut at C3`."""
     if not example.anomalous:
         return "every rule holds, as in the reference"
-    cause = f": {_words(example.cause)}" if example.cause else ""
-    return f"{example.rule or 'a rule'} is broken{cause}"
+    cause = _words(example.cause) if example.cause else None
+    return rationale.write_label(example.rule, cause, fault_cells(example, region))
+
+
+def fault_cells(example: Example, region: Region) -> tuple[str, ...]:
+    """The cells of the middles of a mask's spots, as far as they lie in the region that is judged,
+    in reading order; none without a mask.
+
+    Raises:
+        UnreadableInput: the mask cannot be read.
+    """
+    if example.mask is None:
+        return ()
+    layers = pictures(example.mask) if example.mask.is_dir() else (example.mask,)
+    found: set[str] = set()
+    for layer in layers:
+        shown = images.cut(images.read(layer).image, region).convert("L")
+        spots, count = ndimage.label(np.asarray(shown) > 0, np.ones((3, 3)))
+        sizes = ndimage.sum_labels(spots > 0, spots, range(1, count + 1))
+        for spot in 1 + np.flatnonzero(sizes >= _SPECK * max(sizes, default=0)):
+            y, x = ndimage.center_of_mass(spots == spot)
+            found.add(cell_at(x, y, *shown.size))
+    return tuple(sorted(found, key=CELLS.index))
 
 
 def order(seed: int, examples: int, count: int) -> list[int]:
@@ -160,15 +188,18 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         tuple(good) or (found.references if found else ()),
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
         found.task_version if found else "",
+        any(e.mask is not None and e.facts is None for e in group),
     )
 
 
 def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: bool) -> Text:
     facts = example.facts
     if facts is None:
-        names = [FAULT]
         cause = _words(example.cause or example.kind) if example.anomalous else NOTHING
-        facts = Facts(example.product, {}, {FAULT: cause})
+        seen = task.masked and (example.mask is not None or not example.anomalous)
+        places = {FAULTS: fault_cells(example, task.region)} if seen else {}
+        facts = Facts(example.product, places, {FAULT: cause})
+        names = [*places, FAULT]
     else:
         names = [*facts.places, *facts.attributes]
         if not whole or rng.random() < 0.5:

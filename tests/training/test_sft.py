@@ -135,8 +135,42 @@ def test_a_label_says_no_more_than_it_knows() -> None:
     assert answer is not None
     assert rationale.check_evidence(answer.rationale, True, "toy", RULES)[0] == "unchecked"
     good = replace(BAD, kind="good", cause=None, rule=None)
-    assert "holds" in texts.label_rationale(good)
-    assert texts.label_rationale(replace(BAD, rule=None, cause=None)) == "a rule is broken"
+    assert "holds" in texts.label_rationale(good, Region())
+    unknown = replace(BAD, rule=None, cause=None)
+    assert texts.label_rationale(unknown, Region()) == "a rule is broken"
+
+
+def test_masks_say_where_faults_are(tmp_path: Path) -> None:
+    """Two spots and a speck in one mask, one spot in another, and one beyond the region."""
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for name, boxes in (
+        ("0", [(70, 35, 80, 45), (140, 140, 150, 150), (200, 20, 201, 21)]),
+        ("1", [(170, 100, 176, 106)]),
+        ("2", [(230, 0, 280, 10)]),
+    ):
+        layer = Image.new("L", (280, 210))
+        for box in boxes:
+            layer.paste(7, box)
+        layer.save(folder / f"{name}.png")
+    region = Region(right=0.75)  # 210 x 210 px, cells of 30 px
+    marked = replace(BAD, mask=folder)
+    assert texts.fault_cells(marked, region) == ("B3", "D6", "E5")
+    assert texts.fault_cells(BAD, region) == ()
+    said = "R2 is broken: missing nut at B3, D6, E5"
+    assert texts.label_rationale(marked, region) == said
+    assert rationale.named_fault(said) == ("R2", ("B3", "D6", "E5"))
+    task = texts.tasks([marked])["toy"]
+    assert task.masked
+    captions = Texts(caption=1, question=0, inspection=0)
+    good = replace(BAD, kind="good", cause=None, rule=None)
+    for shown, listing in (
+        (marked, "faults at B3, D6, E5: 3; fault: missing nut"),
+        (good, "faults: 0; fault: none"),
+        (BAD, "fault: missing nut"),
+    ):
+        text = texts.draw(np.random.default_rng(0), shown, replace(task, region=region), captions)
+        assert text.completion == f"<think>product: toy; {listing}</think>", text.completion
 
 
 def test_the_label_answers_where_rules_do_not() -> None:
@@ -147,7 +181,7 @@ def test_the_label_answers_where_rules_do_not() -> None:
         for kind in ("good", "bad"):
             shown = replace(SHOWN, kind=kind, cause=None)
             text = texts.inspection(np.random.default_rng(0), shown, task, other_rules=1.0)
-            answer = protocol.answer_text(texts.label_rationale(shown), shown.anomalous)
+            answer = protocol.answer_text(texts.label_rationale(shown, Region()), shown.anomalous)
             assert text.completion == answer
             assert texts.answers([shown], {"toy": task}, other_rules=1.0) == {shown.anomalous}
 

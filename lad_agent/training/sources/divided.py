@@ -17,7 +17,7 @@ from lad_agent.errors import UsageError
 from lad_agent.training.sources.example import Example, Shares, split_of
 
 TAUGHT, KEPT = "train.csv", "test.csv"
-_COLUMNS = ("image", "label", "product", "cause", "rule", "split")
+_COLUMNS = ("image", "label", "product", "cause", "rule", "split", "mask")
 
 
 def divide(examples: Iterable[Example], share: float) -> tuple[list[Example], list[Example]]:
@@ -63,5 +63,6 @@ def _table(folder: Path, examples: Iterable[Example]) -> str:
     table.writerow(_COLUMNS)
     for e in examples:
         image = os.path.relpath(e.image, folder)
-        table.writerow((image, e.kind, e.product, e.cause or "", e.rule or "", e.split))
+        mask = os.path.relpath(e.mask, folder) if e.mask else ""
+        table.writerow((image, e.kind, e.product, e.cause or "", e.rule or "", e.split, mask))
     return out.getvalue()

@@ -1,9 +1,10 @@
 """Pictures of a user's own: a folder with `good/` and `bad/<cause>/`, or a CSV.
 
-The CSV has the columns image,label[,product,cause,rule,split], its paths relative to it; in a
-folder it is called `labels.csv` and is then the only thing read. A picture without a split gets one
-by its content. Where no column tells it, the product is that of the `recipe.yaml` beside the
-pictures, else what the reader says, else the folder's name.
+The CSV has the columns image,label[,product,cause,rule,split,mask], its paths relative to it; a
+mask is a PNG or a folder of PNGs, not black where a fault is. In a folder the CSV is called
+`labels.csv` and is then the only thing read. A picture without a split gets one by its content.
+Where no column tells it, the product is that of the `recipe.yaml` beside the pictures, else what
+the reader says, else the folder's name.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def read(path: Path, shares: Shares, unnamed: str | None = None) -> Iterator[Exa
     labels = path / LABELS if path.is_dir() else path
     product = _product(labels.parent, unnamed)
     if labels.is_file():
-        columns = ("product", "cause", "rule", "split")
+        columns = ("product", "cause", "rule", "split", "mask")
         for line, row in table.rows(labels, ("image", "label"), columns):
             yield _row(labels, line, row, product, shares)
         return
@@ -86,5 +87,8 @@ def _row(
         return Fault(f"{where}: a good picture has neither cause nor rule; mend its label")
     image = labels.parent / row["image"]
     cause, rule = row["cause"] or None, row["rule"] or None
+    mask = labels.parent / row["mask"] if row["mask"] else None
+    if mask and not mask.exists():
+        return Fault(f"{where}: no mask {mask}; copy it there, or take it off the list")
     of = row["product"] or product
-    return labelled(image, of, split or shares, kind, cause=cause, rule=rule)
+    return labelled(image, of, split or shares, kind, cause=cause, rule=rule, mask=mask)

@@ -53,6 +53,7 @@ def test_a_data_set_of_good_pictures_alone_is_divided(tmp_path: Path, cli: Cli) 
             was.kind,
             was.cause,
         )
+        assert (e.mask and e.mask.resolve()) == (was.mask and was.mask.resolve())
         assert e.split == was.split or (was.split, e.split) == ("test", "train")
     assert {e.split for e in kept} == {"test"}
     for product in ("pushpins", "screw_bag"):

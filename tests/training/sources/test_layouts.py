@@ -208,6 +208,13 @@ def test_a_csv_of_ones_own(tmp_path: Path) -> None:
     assert "line 3: label 'fine'; known: good, logical, structural, bad" in label
     assert "line 4: split 'tset'; known: train, validation, test" in split
     assert "line 5: a good picture has neither cause nor rule" in rule
+    labels.write_text("image,label,mask\npictures/0.png,bad,m.png\npictures/1.png,bad,gone.png\n")
+    layouts.mask(tmp_path / "m.png")
+    found = list(open_source(labels).read())
+    assert isinstance(found[0], Example)
+    assert found[0].mask == tmp_path / "m.png"
+    assert isinstance(found[1], Fault)
+    assert "line 3: no mask " in found[1].message
 
 
 @pytest.mark.parametrize(
