@@ -3,12 +3,12 @@
     python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json] [--jobs N]
 
 `--count` is the number of test pictures a product, half of them anomalous, within the ranges of
-training and again beyond them. Seeds start at
-1,000,000, training used those below. Everything goes through the reasoner and the policy as
-`lad-agent inspect` does; the tables beside it are what its verdicts must be compared with:
-always-yes, always-no, a hand-made rule on coloured blobs, and the tower's object head with the
-rules counted by program. Then what shows that it looks: pictures blanked, rules taken away, rules
-changed; and the listing alone, and faults by how far a count is off its rule.
+training; three times as many lie beyond them, so that one product beyond one range is some 200.
+Seeds start at 1,000,000, training used those below. Everything goes through the reasoner and the
+policy as `lad-agent inspect` does; the tables beside it are what its verdicts must be compared
+with: always-yes, always-no, a hand-made rule on coloured blobs, and the tower's object head with
+the rules counted by program. Then what shows that it looks: pictures blanked, rules taken away,
+rules changed; and the listing alone, and faults by how far a count is off its rule.
 """
 
 import argparse
@@ -55,6 +55,8 @@ COUNTED_FAULTS = {
     "splicing_connectors": ("R1", "R2", "R3", "R4", "R6"),
 }
 """Rules of count and of pairing, for the row without rules and reference."""
+BEYOND = 3
+"""Pictures from beyond the ranges of training, for each from within."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +97,7 @@ def reasoners(folder: Path, jobs: int) -> Executor:
 def measure(judges: Executor, folder: Path, count: int) -> Metrics:
     """All rows."""
     cases = [c for product in synloco.PRODUCTS for c in pictures(product, count, "train", 0)]
-    beyond = [c for p in synloco.PRODUCTS for c in pictures(p, count, "held-out", 1)]
+    beyond = [c for p in synloco.PRODUCTS for c in pictures(p, BEYOND * count, "held-out", 1)]
     judged, judgements = judge(judges, cases, "in range")
     outside, _ = judge(judges, beyond, "held out")
     head = by_head(folder, cases)
