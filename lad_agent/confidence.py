@@ -126,8 +126,7 @@ class Calibration(_Strict):
     others, on which the thresholds were chosen; `kinds` counts the others by defect. `source` says
     where the parts came from, `costs` what was weighed where costs chose, `notes` what a reader of
     the numbers must know, `thresholds` those that the promises were made for (all empty in files of
-    older versions). `confidence_model` is null where
-    the raw confidence was kept.
+    older versions). `confidence_model` is null where the raw confidence was kept.
     """
 
     format: Literal[1] = 1

@@ -206,6 +206,8 @@ _CLAUSE = re.compile(
     r": (?P<claim>[A-Za-z0-9][A-Za-z0-9 -]* of [A-Za-z0-9][A-Za-z0-9 -]*) (?P<end>ok|bad)"
 )
 
+HOLDS = "every rule holds, as in the reference"
+"""What a label says of a good picture of which no more is known."""
 _LABEL = re.compile(
     rf"(?:(?P<rule>R\d{{1,3}})|a rule) is broken(?:: [^;]*?)?"
     rf"(?: at (?P<cells>{_CELL}(?:, {_CELL})*))?"
@@ -248,7 +250,7 @@ def check_evidence(
     """
     statements = read(text)
     if statements is None:
-        return "unchecked", "the rationale follows another grammar"
+        return _check_label(text, anomalous, rules)
     forms = {rule.id: read_rule(rule.text) for rule in rules}
     unread = [rule_id for rule_id, form in forms.items() if form is None]
     first = statements[0]
@@ -272,6 +274,18 @@ def check_evidence(
     if unread and first.ok:
         return "unchecked", f"rule {unread[0]} follows no known form"
     return "consistent", None
+
+
+def _check_label(text: str, anomalous: bool, rules: Sequence[Rule]) -> tuple[Evidence, str | None]:
+    """A label's words can only contradict."""
+    broken = _LABEL.fullmatch(text.strip())
+    if broken and broken["rule"] and broken["rule"] not in {rule.id for rule in rules}:
+        return "contradicted", f"{broken['rule']} is no rule of the recipe"
+    if broken and not anomalous:
+        return "contradicted", "a rule is said to be broken, but the answer says no"
+    if text.strip() == HOLDS and anomalous:
+        return "contradicted", "every rule is said to hold, but the answer says yes"
+    return "unchecked", "the rationale follows another grammar"
 
 
 def said_bad(text: str) -> list[str]:

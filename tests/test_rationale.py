@@ -255,8 +255,16 @@ def test_the_first_fault_is_named_with_its_places():
 def test_what_a_label_says_names_rule_and_places(rule, cause, cells):
     text = rationale.write_label(rule, cause, cells)
     assert rationale.named_fault(text) == (rule, tuple(cells))
-    assert rationale.check_evidence(text, True, "screw_bag", RULES)[0] == "unchecked"
+    known = rule in (None, *(one.id for one in RULES))
+    told = "unchecked" if known else "contradicted"
+    assert rationale.check_evidence(text, True, "screw_bag", RULES)[0] == told
+    assert rationale.check_evidence(text, False, "screw_bag", RULES)[0] == "contradicted"
     assert rationale.named_fault(text + "; and more") == (None, ())
+
+
+@pytest.mark.parametrize(("anomalous", "told"), [(False, "unchecked"), (True, "contradicted")])
+def test_a_label_of_a_good_picture_is_held_against_the_verdict(anomalous, told):
+    assert rationale.check_evidence(rationale.HOLDS, anomalous, "screw_bag", RULES)[0] == told
 
 
 @pytest.mark.parametrize("cell", ["H1", "A8", "A0", "J10"])

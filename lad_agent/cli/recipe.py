@@ -81,13 +81,17 @@ def check(
 
 
 def _promised(loaded: Recipe) -> list[str]:
-    """The promises of a recipe's calibration, each with what has been changed since."""
-    from lad_agent.confidence import loosened
+    """The promises of a recipe's calibration, each with what has been changed since; whether the
+    reasoner is the one that it was made for is not known here."""
+    from lad_agent.confidence import loosened, void
 
     made = loaded.calibration
     if made is None:
         return []
-    changed = ((promise, loosened(made, promise, loaded.policy)) for promise in made.promises)
+    gone = void(made, loaded, made.model)
+    changed = (
+        (promise, gone or loosened(made, promise, loaded.policy)) for promise in made.promises
+    )
     return [f"{promise}, {told}" if told else str(promise) for promise, told in changed]
 
 

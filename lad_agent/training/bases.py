@@ -386,7 +386,9 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
     and of all prompts at once what one layer makes: 3 i + 2 h values a token, in gate, up and their
     product, or in the tower a patch."""
     text, vision, section = shape.text_config, shape.vision_config, config.grpo
-    answers = section.prompts * section.num_generations // runs.processes()
+    # A pool is chosen by every process for itself.
+    sharing = 1 if section.pool else runs.processes()
+    answers = section.prompts * section.num_generations // sharing
     side = config.image_size // vision.patch_size
     prompt = _PICTURES * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
     head = text.hidden_size // text.num_attention_heads
@@ -399,13 +401,15 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
 
 
 def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:
-    fewer: dict[str, Any] = {stage: {"micro": 1}}
+    few = {"micro": 1} if stage == "sft" else {"micro": 4, "prompts": 4, "num_generations": 4}
+    fewer: dict[str, Any] = {stage: few}
+    small = ", ".join(f"{name}: {number}" for name, number in few.items())
     tries = [
-        ("micro: 1", fewer),
+        (small, fewer),
         ("gradient_checkpointing: true", {"gradient_checkpointing": True}),
-        ("micro: 1 with gradient_checkpointing", {**fewer, "gradient_checkpointing": True}),
+        (f"{small} with gradient_checkpointing", {**fewer, "gradient_checkpointing": True}),
         (
-            "adapter: lora in bfloat16, with micro: 1 and gradient_checkpointing",
+            f"adapter: lora in bfloat16, with {small} and gradient_checkpointing",
             {
                 **fewer,
                 "gradient_checkpointing": True,

@@ -122,8 +122,9 @@ def kept_reviews(folder: Path) -> list[Finding]:
 def _task_hashes(tasks: Mapping[str, Task], examples: Iterable[Example]) -> dict[str, str]:
     lines = {product: [task.version] for product, task in tasks.items()}
     for example in examples:
-        if example.facts is not None:
-            lines[example.product].append(f"{example.sha256} {example.facts}")
+        known = example.facts or texts.fault_cells(example, tasks[example.product].region)
+        if known:
+            lines[example.product].append(f"{example.sha256} {known}")
     return {product: runs.digest(group) for product, group in sorted(lines.items())}
 
 

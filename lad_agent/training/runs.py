@@ -279,6 +279,12 @@ def recorded_data(run: Run) -> dict[str, str]:
     return dict(record["data"])
 
 
+def recorded_base(run: Run) -> str:
+    """The fingerprint of the model that a run began with."""
+    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    return str(record["base"]["fingerprint"])
+
+
 def data_hashes(examples: Iterable[Example]) -> dict[str, str]:
     """A hash of every product's pictures and labels."""
     lines: dict[str, list[str]] = {}

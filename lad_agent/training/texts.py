@@ -2,11 +2,12 @@
 
 Every word comes from `lad_agent.protocol` and `lad_agent.rationale`, as in serving. Where the
 picture's content is known the answers list it; where only its label is, they say no more than the
-label does, in words that the evidence check leaves alone.
+label and its mask do.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ _DRAWS = 4
 class Task:
     """What is asked of one product: its rules, the part that is judged, pictures of good parts,
     and the values that each attribute takes in the data. `version` is the recipe's task version,
-    empty where there is no recipe; `masked` says that masks show where faults are."""
+    empty where there is no recipe; `masked` says that a mask shows where every fault is."""
 
     product: str
     rules: tuple[Rule, ...]
@@ -141,7 +142,7 @@ def answers(
 def label_rationale(example: Example, region: Region) -> str:
     """All that a label and its mask say, e.g. `R2 is broken: missing nut at C3`."""
     if not example.anomalous:
-        return "every rule holds, as in the reference"
+        return rationale.HOLDS
     cause = _words(example.cause) if example.cause else None
     return rationale.write_label(example.rule, cause, fault_cells(example, region))
 
@@ -153,16 +154,18 @@ def fault_cells(example: Example, region: Region) -> tuple[str, ...]:
     Raises:
         UnreadableInput: the mask cannot be read.
     """
-    if example.mask is None:
-        return ()
-    layers = pictures(example.mask) if example.mask.is_dir() else (example.mask,)
+    return () if example.mask is None else _spots(example.mask, region)
+
+
+@lru_cache(maxsize=100_000)
+def _spots(mask: Path, region: Region) -> tuple[str, ...]:
     found: set[str] = set()
-    for layer in layers:
+    for layer in pictures(mask) if mask.is_dir() else (mask,):
         shown = images.cut(images.read(layer).image, region).convert("L")
         spots, count = ndimage.label(np.asarray(shown) > 0, np.ones((3, 3)))
         sizes = ndimage.sum_labels(spots > 0, spots, range(1, count + 1))
-        for spot in 1 + np.flatnonzero(sizes >= _SPECK * max(sizes, default=0)):
-            y, x = ndimage.center_of_mass(spots == spot)
+        large = 1 + np.flatnonzero(sizes >= _SPECK * max(sizes, default=0))
+        for y, x in ndimage.center_of_mass(spots > 0, spots, large):
             found.add(cell_at(x, y, *shown.size))
     return tuple(sorted(found, key=CELLS.index))
 
@@ -181,6 +184,7 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         for subject, value in (example.facts.attributes if example.facts else {}).items():
             values.setdefault(subject, set()).add(value)
     good = [e.image for e in group if e.split == "train" and not e.anomalous]
+    labels = [e for e in group if e.anomalous and e.facts is None]
     return Task(
         product,
         found.rules if found else (),
@@ -188,7 +192,7 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         tuple(good) or (found.references if found else ()),
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
         found.task_version if found else "",
-        any(e.mask is not None and e.facts is None for e in group),
+        bool(labels) and all(e.mask is not None for e in labels),
     )
 
 
@@ -196,8 +200,11 @@ def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: b
     facts = example.facts
     if facts is None:
         cause = _words(example.cause or example.kind) if example.anomalous else NOTHING
-        seen = task.masked and (example.mask is not None or not example.anomalous)
-        places = {FAULTS: fault_cells(example, task.region)} if seen else {}
+        cells = fault_cells(example, task.region)
+        # Asked of all or of none, or the question would give the answer away; a fault outside the
+        # region has no place to name.
+        seen = task.masked and (bool(cells) or not example.anomalous)
+        places = {FAULTS: cells} if seen else {}
         facts = Facts(example.product, places, {FAULT: cause})
         names = [*places, FAULT]
     else:

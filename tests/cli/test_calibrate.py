@@ -49,6 +49,10 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
     assert f"now recipe version {after.recipe_version}" in ran.out
     assert after.recipe_version != before.recipe_version
     assert after.calibration is not None
+    other = (line / "recipe.yaml").read_text().replace("exactly 2 washers", "exactly 3 washers")
+    (line / "other.yaml").write_text(other)
+    assert ", calibrated for task " in cli("recipe", "check", line / "other.yaml").out
+    (line / "other.yaml").unlink()
     assert (
         "promised: at most 10.0% escapes, 95% sure\n"
         in cli("recipe", "check", line / "recipe.yaml").out

@@ -177,6 +177,8 @@ def test_memory_of_answers_grows_with_all_that_are_drawn_at_once(
     monkeypatch.setenv("WORLD_SIZE", "4")
     small = changed(config, grpo={"micro": 4})
     assert bases.estimate(big, small, "grpo").activations == told // 4
+    pooled = changed(config, grpo={"pool": 64})
+    assert bases.estimate(big, pooled, "grpo").activations == told
     many = changed(config, grpo={"micro": 16}, gradient_checkpointing=False)
     assert bases.estimate(big, many, "grpo").activations > told
 
@@ -185,6 +187,9 @@ def test_too_little_memory_is_said_with_what_would_fit(big: Base) -> None:
     config = load("qwen2.5-vl-3b-full")
     with pytest.raises(PrerequisiteError, match=r"24\.0 GB are free; adapter: lora in bfloat16"):
         bases.refuse_too_big(big, config, "sft", free=24_000_000_000)
+    lora = load("qwen2.5-vl-3b-lora")
+    with pytest.raises(PrerequisiteError, match="micro: 4, prompts: 4, num_generations: 4 would"):
+        bases.refuse_too_big(big, lora, "grpo", free=12_000_000_000)
     with pytest.raises(PrerequisiteError, match="nothing would fit"):
         bases.refuse_too_big(big, config, "sft", free=1_000_000_000)
     assert bases.refuse_too_big(big, config, "sft", free=80_000_000_000).total < 80e9

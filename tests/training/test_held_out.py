@@ -36,7 +36,8 @@ def compared(small: Path, taught: Path, held: Path) -> dict[str, Any]:
 def _run(folder: Path, base: Path, model: Path, held: Path | None) -> Path:
     """A finished run from `base` whose result is `model`."""
     config = RunConfig.model_validate({"base": str(base), "data": {"held_out": held}})
-    run = runs.open_run(folder, "sft", config, base="b", data={})
+    fingerprint = bases.find(str(base)).fingerprint
+    run = runs.open_run(folder, "sft", config, base=fingerprint, data={})
     shutil.copytree(model, run.folder / "model")
     return run.folder
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.images import file_sha256
@@ -148,6 +149,25 @@ def test_what_is_asked_and_known_has_a_hash_of_its_own(tmp_path: Path) -> None:
     seen.append(lessons.learn_from(_config(paths=[data]), say=_quiet))
     assert len({one.hashes["pushpins"] for one in seen}) == 1
     assert len({one.task_hashes["pushpins"] for one in seen}) == 3
+
+
+def test_masks_are_among_what_is_known(tmp_path: Path) -> None:
+    data = own_pictures(tmp_path / "toy", 2, toy.DARK)
+    names = sorted(path.relative_to(data) for path in data.rglob("0*.png"))
+    rows = [f"{n},bad,m.png,train" if n.parts[0] == "bad" else f"{n},good,,train" for n in names]
+    (data / "labels.csv").write_text("image,label,mask,split\n" + "\n".join(rows) + "\n")
+    seen = []
+    for place in (5, 50):
+        mask = Image.new("L", (64, 64))
+        mask.paste(255, (place, place, place + 8, place + 8))
+        mask.save(data / "m.png")
+        texts._spots.cache_clear()
+        seen.append(lessons.learn_from(_config(paths=[data]), say=_quiet))
+    assert seen[0].hashes == seen[1].hashes
+    assert seen[0].task_hashes != seen[1].task_hashes
+    Image.new("L", (64, 60)).save(data / "m.png")
+    with pytest.raises(CheckFailed, match=r"m\.png: 64x60, its picture .* is 64x64; make the mask"):
+        lessons.learn_from(_config(paths=[data]), say=_quiet)
 
 
 def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_path: Path) -> None:

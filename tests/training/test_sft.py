@@ -164,13 +164,19 @@ def test_masks_say_where_faults_are(tmp_path: Path) -> None:
     assert task.masked
     captions = Texts(caption=1, question=0, inspection=0)
     good = replace(BAD, kind="good", cause=None, rule=None)
-    for shown, listing in (
-        (marked, "faults at B3, D6, E5: 3; fault: missing nut"),
-        (good, "faults: 0; fault: none"),
-        (BAD, "fault: missing nut"),
+    beyond = replace(task, region=Region(right=0.1))
+    for shown, where, listing in (
+        (marked, replace(task, region=region), "faults at B3, D6, E5: 3; fault: missing nut"),
+        (good, task, "faults: 0; fault: none"),
+        (marked, beyond, "fault: missing nut"),
     ):
-        text = texts.draw(np.random.default_rng(0), shown, replace(task, region=region), captions)
+        text = texts.draw(np.random.default_rng(0), shown, where, captions)
         assert text.completion == f"<think>product: toy; {listing}</think>", text.completion
+    # One fault without a mask: asked where faults are, a model would learn that "no" means good.
+    mixed = texts.tasks([marked, BAD, good])["toy"]
+    for shown in (marked, good):
+        text = texts.draw(np.random.default_rng(0), shown, mixed, captions)
+        assert "faults" not in text.completion
 
 
 def test_the_label_answers_where_rules_do_not() -> None:

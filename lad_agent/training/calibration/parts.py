@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lad_agent import rationale
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import CheckFailed, ModelError, NotFound, UsageError
 from lad_agent.judgement import Judgement
 from lad_agent.recipe import Recipe
 from lad_agent.training import runs
@@ -84,24 +84,45 @@ def taught(path: Path) -> list[Taught]:
     """What a run of `lad-agent train` and those that it went on from have seen, or a training on
     the labelled pictures at `path`.
 
-    A run in stages, and GRPO without data, learn from pictures that are made.
+    A run in stages, and GRPO without data, learn from pictures that are made. A base is known by
+    its fingerprint, where it lay or where `lad-agent train promote` has moved it.
 
     Raises:
         UsageError: `path` is neither; or pictures that a run names are no longer there.
     """
-    if not (path / "run.json").is_file():
+    try:
+        run = runs.find(path)
+    except NotFound:
         learned = frozenset(e.sha256 for e in open_source(path) if e.split == "train")
         return [Taught(path, learned)]
-    run = runs.find(path)
-    if not isinstance(run, runs.Run):
-        return [Taught(path, frozenset())]
-    earlier = None if run.config.base == "pocket" else runs.made_by(Path(run.config.base))
-    own = _taught(run)
-    if earlier is None:
-        return [own]
-    if not (earlier / "run.json").is_file():
-        return [replace(own, gone=earlier)]
-    return [own, *taught(earlier)]
+    found: list[Taught] = []
+    while isinstance(run, runs.Run):
+        found.append(_taught(run))
+        maker = _made_base(run)
+        if maker is None:
+            return found
+        if maker in {one.of for one in found} or not (maker / "run.json").is_file():
+            return [*found[:-1], replace(found[-1], gone=maker)]
+        run = runs.find(maker)
+    return [*found, Taught(run.folder, frozenset())]
+
+
+def _made_base(run: runs.Run) -> Path | None:
+    """The folder of the run that made a run's base, or of the base where it is no longer there;
+    None where no run did."""
+    from lad_agent.training import bases  # with torch, which takes seconds to load
+
+    name = run.config.base
+    if name == "pocket":
+        return None
+    for place in (name, f"{name}.previous"):
+        try:
+            base = bases.find(place)
+        except (NotFound, UsageError, ModelError):
+            continue
+        if base.fingerprint == runs.recorded_base(run):
+            return runs.made_by(base.adapter or base.folder)
+    return Path(name)
 
 
 def _taught(run: runs.Run) -> Taught:

@@ -156,7 +156,12 @@ def _decoded(example: Example) -> Size:
         raise UnreadableInput(f"{example.image}: changed while it was read; start again")
     if example.mask:
         for mask in pictures(example.mask) if example.mask.is_dir() else (example.mask,):
-            images.read(mask)
+            shown = images.read(mask)
+            if (shown.width, shown.height) != (read.width, read.height):
+                raise UnreadableInput(
+                    f"{mask}: {shown.width}x{shown.height}, its picture {example.image} is "
+                    f"{read.width}x{read.height}; make the mask anew"
+                )
     return read.width, read.height
 
 

@@ -83,12 +83,13 @@ def _row(
         return Fault(f"{where}: label {row['label']!r}; known: {', '.join(KINDS)}")
     if split is None and row["split"]:
         return Fault(f"{where}: split {row['split']!r}; known: {', '.join(SPLITS)}, or nothing")
-    if kind == "good" and (row["cause"] or row["rule"]):
-        return Fault(f"{where}: a good picture has neither cause nor rule; mend its label")
+    if kind == "good" and (row["cause"] or row["rule"] or row["mask"]):
+        return Fault(f"{where}: a good picture has neither cause, rule nor mask; mend its label")
     image = labels.parent / row["image"]
     cause, rule = row["cause"] or None, row["rule"] or None
     mask = labels.parent / row["mask"] if row["mask"] else None
-    if mask and not mask.exists():
+    there = mask is None or mask.is_file() or next(pictures(mask), None) is not None
+    if not there:
         return Fault(f"{where}: no mask {mask}; copy it there, or take it off the list")
     of = row["product"] or product
     return labelled(image, of, split or shares, kind, cause=cause, rule=rule, mask=mask)

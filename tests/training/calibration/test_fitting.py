@@ -31,7 +31,7 @@ def test_more_certainty_is_never_less_confidence(seed: int, skill: float) -> Non
 
 
 def test_the_kind_is_the_one_that_does_better_on_parts_it_has_not_seen() -> None:
-    """A confidence that means the opposite in the middle is for steps, one of noise for neither."""
+    """Where all errors are on one side of one threshold, steps do better than a slope."""
     straight = parts(300, 300, wrong=0.2)
     assert isinstance(fitting.fit(straight, seed=0), Logistic)
     steps = [

@@ -11,7 +11,7 @@ import pytest
 from lad_agent import recipe
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.recipe import Recipe
-from lad_agent.training import config, runs
+from lad_agent.training import bases, config, runs
 from lad_agent.training.calibration import (
     doubts,
     labelled,
@@ -172,22 +172,73 @@ def test_a_run_names_its_own_pictures(tmp_path: Path) -> None:
     assert trained_on(tmp_path / "run") == trained_on(folder)
 
 
+def _model(folder: Path, weights: str) -> Path:
+    """What a base is known by."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (folder / "model.safetensors").write_text(weights)
+    return folder
+
+
+def _taught_run(tmp_path: Path, name: str, base: str) -> Path:
+    """A finished run from `base` that has learned from pictures of its own."""
+    layouts.own(tmp_path / f"data-{name}")
+    layouts.picture(tmp_path / f"data-{name}" / "tray" / "good" / "own.png", 70 + ord(name[-1]))
+    data = {"paths": [str(tmp_path / f"data-{name}" / "tray")]}
+    told = config.RunConfig.model_validate({"base": base, "data": data})
+    known = "f" if base == "pocket" else bases.find(base).fingerprint
+    run = runs.open_run(tmp_path / name, "sft", told, base=known, data={})
+    card = {"run": str(run.folder)}
+    (_model(run.folder / "model", name) / "model_card.json").write_text(json.dumps(card))
+    return run.folder
+
+
+def _learned(tmp_path: Path, *names: str) -> set[str]:
+    found = [e for name in names for e in open_source(tmp_path / f"data-{name}" / "tray")]
+    return {e.sha256 for e in found if e.split == "train"}
+
+
 def test_a_run_has_learned_what_the_runs_before_it_have(tmp_path: Path) -> None:
-    before = "pocket"
-    for n in range(3):
-        layouts.picture(tmp_path / f"data{n}" / "good" / "own.png", 70 + n)
-        told = config.RunConfig.model_validate(
-            {"base": before, "data": {"paths": [str(tmp_path / f"data{n}")]}}
-        )
-        run = runs.open_run(tmp_path / f"run{n}", "sft", told, base="f", data={})
-        (run.folder / "model").mkdir()
-        before = str(run.folder / ("model" if n else ""))
-    data = [e for n in range(3) for e in open_source(tmp_path / f"data{n}")]
-    assert trained_on(run.folder) == {e.sha256 for e in data if e.split == "train"}
-    shutil.move(tmp_path / "run0", tmp_path / "away")
-    (tmp_path / "run0").mkdir()
-    (tmp_path / "run0" / "model_card.json").write_text(json.dumps({"run": str(tmp_path / "run0")}))
-    first, second = taught(run.folder)
-    assert (first.gone, second.gone) == (None, tmp_path / "run0")
-    [note] = doubts(second, [])
-    assert note.startswith(f"{tmp_path / 'run0'}, which made the base of {tmp_path / 'run1'}, is")
+    """A base may be a run's folder, its model, a copy of that, or what no run has made."""
+    first = _taught_run(tmp_path, "a", "pocket")
+    second = _taught_run(tmp_path, "b", str(first))
+    copy = shutil.copytree(second / "model", tmp_path / "copy")
+    third = _taught_run(tmp_path, "c", str(copy))
+    assert [one.of for one in taught(third)] == [third, second, first]
+    assert trained_on(third) == _learned(tmp_path, "a", "b", "c")
+    foreign = _taught_run(tmp_path, "d", str(_model(tmp_path / "foreign", "from elsewhere")))
+    assert [one.gone for one in taught(foreign)] == [None]
+
+
+def test_a_model_promoted_over_its_own_base_is_followed_to_where_that_lies_now(
+    tmp_path: Path,
+) -> None:
+    first = _taught_run(tmp_path, "a", "pocket")
+    live = shutil.copytree(first / "model", tmp_path / "live")
+    second = _taught_run(tmp_path, "b", str(live))
+    live.rename(tmp_path / "live.previous")
+    shutil.copytree(second / "model", live)
+    assert [one.of for one in taught(second)] == [second, first]
+    shutil.rmtree(tmp_path / "live.previous")
+    assert [(one.of, one.gone) for one in taught(second)] == [(second, live)]
+
+
+@pytest.mark.parametrize("what", ["run", "base"])
+def test_what_is_gone_is_told(tmp_path: Path, what: str) -> None:
+    first = _taught_run(tmp_path, "a", "pocket")
+    copy = shutil.copytree(first / "model", tmp_path / "copy")
+    second = _taught_run(tmp_path, "b", str(copy if what == "run" else first))
+    shutil.rmtree(first)
+    *_, last = taught(second)
+    assert (last.of, last.gone) == (second, first)
+    [note] = doubts(last, [])
+    assert note.startswith(f"{first}, which made the base of {second}, is gone")
+
+
+def test_a_run_in_the_folder_of_the_one_that_made_its_base_ends(tmp_path: Path) -> None:
+    first = _taught_run(tmp_path, "a", "pocket")
+    copy = shutil.copytree(first / "model", tmp_path / "copy")
+    for folder in (first, tmp_path / "data-a"):
+        shutil.rmtree(folder)
+    again = _taught_run(tmp_path, "a", str(copy))
+    assert [(one.of, one.gone) for one in taught(again)] == [(again, first)]

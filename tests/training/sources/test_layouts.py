@@ -207,14 +207,20 @@ def test_a_csv_of_ones_own(tmp_path: Path) -> None:
     assert "line 2: names no image" in unnamed
     assert "line 3: label 'fine'; known: good, logical, structural, bad" in label
     assert "line 4: split 'tset'; known: train, validation, test" in split
-    assert "line 5: a good picture has neither cause nor rule" in rule
-    labels.write_text("image,label,mask\npictures/0.png,bad,m.png\npictures/1.png,bad,gone.png\n")
+    assert "line 5: a good picture has neither cause, rule nor mask" in rule
+    (tmp_path / "empty").mkdir()
+    labels.write_text(
+        "image,label,mask\npictures/0.png,bad,m.png\npictures/1.png,bad,gone.png\n"
+        "pictures/1.png,bad,empty\npictures/2.png,good,m.png\n"
+    )
     layouts.mask(tmp_path / "m.png")
     found = list(open_source(labels).read())
     assert isinstance(found[0], Example)
     assert found[0].mask == tmp_path / "m.png"
-    assert isinstance(found[1], Fault)
-    assert "line 3: no mask " in found[1].message
+    messages = [one.message for one in found if isinstance(one, Fault)]
+    assert "line 3: no mask " in messages[0]
+    assert "line 4: no mask " in messages[1]
+    assert "line 5: a good picture has neither" in messages[2]
 
 
 @pytest.mark.parametrize(
