@@ -261,11 +261,21 @@ def _say_to_stderr(text: str) -> None:
 
 
 def _timed(trial: Trial, say: Say) -> bool:
-    """Train a few steps of every stage that there is; False if stopped by SIGTERM."""
-    section = trial.config.grpo
+    """Train a few steps of every stage that there is; False if stopped by SIGTERM.
+
+    From a base that was warmed up: one that knows no form never ends an answer, and GRPO would
+    seem twice as slow as it is.
+    """
+    config, section = trial.config, trial.config.grpo
+    if trial.warm_up:
+        warmed = trial.out / "pace" / "base"
+        first = _settings(ARMS[0], config, trial, warmed)
+        if not _carried_out("sft", first, warmed, say):
+            return False
+        config = changed(config, base=str(warmed))
     for name, arm in {_paced_by(arm): arm for arm in trial.arms if arm.start is not None}.items():
         steps = section.refresh if arm.stage == "grpo" and section.pool else TIMED
-        short = changed(_taught_by(arm, trial.config), samples=0, **{arm.stage: {"steps": steps}})
+        short = changed(_taught_by(arm, config), samples=0, **{arm.stage: {"steps": steps}})
         say(f"timing {name}")
         if not _carried_out(arm.stage, short, trial.out / "pace" / name, say):
             return False

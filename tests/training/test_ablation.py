@@ -122,18 +122,20 @@ def test_the_same_call_goes_on_where_it_was(
 def test_some_arms_by_time_with_the_seeds_shared(config: RunConfig, tmp_path: Path) -> None:
     """Captions need their base; every seed takes as many steps as the time allows."""
     found = ablation.run(
-        config, tmp_path, arms=["captions"], seeds=2, warm_up=0, minutes=0.01, jobs=2,
+        config, tmp_path, arms=["captions"], seeds=2, warm_up=1, minutes=0.01, jobs=2,
         resampling=DRAWS, say=_quiet,
     )  # fmt: skip
     assert found is not None
     assert found["chosen"] == ["base", "captions"]
     assert [found["arms"][name]["runs"] for name in found["chosen"]] == [2, 2]
-    timed = runs.last_metrics(runs.find_run(tmp_path / "pace" / "captions"))
+    pace = runs.find_run(tmp_path / "pace" / "captions")
+    assert pace.config.base == str(tmp_path / "pace" / "base")
+    timed = runs.last_metrics(pace)
     held = [runs.find_run(tmp_path / f"seed-{seed}" / "captions").config for seed in (0, 1)]
     steps = max(1, round(0.6 / timed["seconds"] * timed["step"]))
     assert [one.sft.steps for one in held] == [steps, steps]
     assert held[0].seed != held[1].seed
-    assert not (tmp_path / "seed-0" / "base").exists()
+    assert runs.find_run(tmp_path / "seed-0" / "base").config.sft.steps == 1
     assert "| base | 2 | " in ablation.table(found)
     assert "SFT only" not in ablation.table(found)
 

@@ -75,7 +75,8 @@ def notes(figures: Metrics) -> list[str]:
     if drawn := figures["bootstrap"]:
         told.append(
             f"In brackets: {drawn['level']:.0%} intervals, stratified percentile bootstrap over "
-            f"pictures, {drawn['draws']} draws, seed {drawn['seed']}; in the first table exact where a rate is 0 or 1."
+            f"pictures, {drawn['draws']} draws, seed {drawn['seed']}; in the first table exact "
+            "where a rate is 0 or 1."
         )
     if repeated := figures["repeated"]:
         told.append(
