@@ -343,6 +343,19 @@ def test_wanted_numbers_are_off_by_anything() -> None:
         assert set(off[subject]) >= {-1, 0, 1, 2, 3, 4}, subject
 
 
+def test_a_wanted_number_near_none_says_little_of_how_many_there_are() -> None:
+    """Where 0 was off by 1 alone, "2 wanted" stood beside pictures of 1 and 3, hardly ever of 0."""
+    form = rationale.Count("damaged places", 0)
+    facts = Facts("pushpins", {"damaged places": []})
+    wanted = Counter(
+        rules._drawn(form, facts, np.random.default_rng(seed), {}).number  # type: ignore[union-attr]
+        for seed in range(2000)
+    )
+    assert 0 not in wanted
+    assert 0.4 < wanted[2] / wanted[1] < 0.7
+    assert wanted[1] + wanted[2] > 1400
+
+
 def test_rules_about_every_noun_hold_as_often() -> None:
     held: dict[str, list[bool]] = {}
     for facts, product, chosen in _prompts(_many(300)):
@@ -748,7 +761,9 @@ def test_a_wanted_number_says_little_about_what_is_there() -> None:
     for present in (1, 2, 3):
         others = [wanted[other][present] for other in wanted if abs(other - present) == 1]
         assert all(0.35 < other / wanted[present][present] < 0.75 for other in others)
-    assert 0.6 < _wanted(0)[1] / wanted[1][1] < 1.0
+    none = _wanted(0)
+    assert 0.4 < none[1] / wanted[1][1] < 0.75
+    assert 0.2 < none[2] / wanted[2][2] < 0.5
 
 
 def _wanted(present: int, prompts: int = 1500) -> Counter[int]:

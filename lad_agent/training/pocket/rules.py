@@ -35,10 +35,11 @@ after 5,200 steps it had followed 15 of 188 drawn tables that did not hold.
 OTHER_PAIRS = 0.5
 """Share of the pairings among other rules that pair any two attributes by a drawn table."""
 NEXT_TO_IT = 0.7
-"""Share of the wrong numbers that are one off.
+"""Share of the wrong numbers that are one off, or where there is nothing 2 now and then.
 
 Among numbers drawn at large "rule 1, picture 0" is ten times rarer than "rule 1, picture 1": a
-model of such prompts lists a part that a rule names and the picture lacks.
+model of such prompts lists a part that a rule names and the picture lacks. Where nothing was off by
+1 alone, a rule of 2 damaged places spoke for damage, and was repeated.
 """
 
 
@@ -194,6 +195,8 @@ def _drawn(
             others = [n for n in range(MOST_WANTED + 1) if n != true]
             if rng.random() < NEXT_TO_IT:
                 others = [n for n in others if abs(n - true) == 1] or others
+                if true == 0:
+                    others = [1, 1, 2]
             return Count(noun, int(rng.choice(others)))
         case Value(subject, _):
             seen = facts.attributes.get(subject)
