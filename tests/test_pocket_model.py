@@ -156,7 +156,8 @@ def test_without_a_reference_no_bad_part_is_passed(
 
 
 def _edge(task: Recipe, image: Image.Image, name: str) -> float:
-    """About the greatest strength at which the gate lets a degradation pass."""
+    """About the greatest strength at which the gate lets a degradation pass: 1 where it never sees
+    it."""
     low, high = 0.0, 1.0
     if _gated(task, degraded(image, name, 1.0, 1)) is None:
         return 1.0

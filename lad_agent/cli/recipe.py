@@ -89,6 +89,8 @@ def _promised(loaded: Recipe) -> list[str]:
     if made is None:
         return []
     gone = void(made, loaded, made.model)
+    if gone and not made.promises:
+        return [f"nothing, {gone}"]
     changed = (
         (promise, gone or loosened(made, promise, loaded.policy)) for promise in made.promises
     )

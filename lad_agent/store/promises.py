@@ -248,7 +248,9 @@ def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list
         watch = (product, version, calibration.model)
         asked = (wanted.product, wanted.recipe_version, wanted.model)
         if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
-            policy = Policy.model_validate(content["policy"])
+            # A newer station may have written what this version does not know.
+            kept = {k: v for k, v in content["policy"].items() if k in Policy.model_fields}
+            policy = Policy.model_validate(kept)
             span = _watch(session, product)
             found.append(_Calibrated(product, version, calibration, policy, *span))
     return found

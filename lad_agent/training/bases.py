@@ -401,7 +401,10 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
 
 
 def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:
-    few = {"micro": 1} if stage == "sft" else {"micro": 4, "prompts": 4, "num_generations": 4}
+    few = {"micro": 1}
+    if stage == "grpo":
+        draws = min(4, config.grpo.num_generations)
+        few = {"micro": 1, "prompts": runs.processes(), "num_generations": draws}
     fewer: dict[str, Any] = {stage: few}
     small = ", ".join(f"{name}: {number}" for name, number in few.items())
     tries = [

@@ -101,15 +101,17 @@ def open_run(
     config: RunConfig,
     *,
     base: str,
+    made_by: Path | None = None,
     data: Mapping[str, str],
     tasks: Mapping[str, str] | None = None,
     resume: bool = False,
 ) -> Run:
     """Bind `folder` to a run, or find it bound to the same one.
 
-    `base` is the fingerprint of the starting model, `data` a hash of every product's pictures and
-    labels, `tasks` one of what is asked of them and known to be in them. On resume what was
-    measured after the last whole checkpoint is forgotten, and half-written checkpoints go.
+    `base` is the fingerprint of the starting model, `made_by` the run that made it, `data` a hash
+    of every product's pictures and labels, `tasks` one of what is asked of them and known to be in
+    them. On resume what was measured after the last whole checkpoint is forgotten, half-written
+    checkpoints go.
 
     Raises:
         UsageError: the folder holds another run, or one to be resumed, or cannot be written; or
@@ -118,11 +120,13 @@ def open_run(
     run = Run(folder, stage, config)
     if not first_process():
         return run
-    record = _record(stage, config.seed, {"name": config.base, "fingerprint": base}, data)
+    made = str(made_by.resolve()) if made_by else None
+    told = {"name": config.base, "fingerprint": base, "made_by": made}
+    record = _record(stage, config.seed, told, data)
     record["tasks"] = dict(tasks or {})
     try:
         if (folder / "run.json").exists():
-            _refuse_other(run, record)
+            _refuse_other(run, record, base)
             if not resume:
                 raise UsageError(f"{folder} holds this run already; --resume goes on with it")
             _step_back(run)
@@ -279,10 +283,23 @@ def recorded_data(run: Run) -> dict[str, str]:
     return dict(record["data"])
 
 
-def recorded_base(run: Run) -> str:
-    """The fingerprint of the model that a run began with."""
-    record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    return str(record["base"]["fingerprint"])
+@dataclass(frozen=True)
+class RecordedBase:
+    """The model that a run began with, and the folder of the run that had made it, if one had."""
+
+    fingerprint: str
+    made_by: Path | None
+
+
+def recorded_base(run: Run) -> RecordedBase:
+    """What `run.json` says of a run's base; an older one does not say which run had made it, so
+    that is looked up where the base lies."""
+    base = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))["base"]
+    if "made_by" in base:
+        made = Path(base["made_by"]) if base["made_by"] else None
+    else:
+        made = None if run.config.base == "pocket" else made_by(Path(run.config.base))
+    return RecordedBase(base["fingerprint"], made)
 
 
 def data_hashes(examples: Iterable[Example]) -> dict[str, str]:
@@ -387,7 +404,7 @@ def table(compared: Mapping[str, Any]) -> str:
 
 
 def _record(
-    stage: str, seed: int, base: Mapping[str, str] | None, data: Mapping[str, str | int]
+    stage: str, seed: int, base: Mapping[str, Any] | None, data: Mapping[str, str | int]
 ) -> dict[str, Any]:
     return {
         "stage": stage,
@@ -424,7 +441,7 @@ def _staged_config(folder: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else None
 
 
-def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
+def _refuse_other(run: Run, record: Mapping[str, Any], base: str) -> None:
     held = find_run(run.folder)
     written = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     old, new = configs.flat(held.config), configs.flat(run.config)
@@ -434,7 +451,7 @@ def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
     differ += [
         what
         for what, same in (
-            ("the base's weights", written["base"] == record["base"]),
+            ("the base's weights", written["base"]["fingerprint"] == base),
             ("the data's content", written["data"] == record["data"]),
             # A folder from before they were written down has none.
             ("recipe or truth", written.get("tasks", record["tasks"]) == record["tasks"]),

@@ -190,6 +190,7 @@ def _fit(
         stage,
         config,
         base=base.fingerprint,
+        made_by=runs.made_by(base.adapter or base.folder),
         data=plan.data,
         tasks=plan.tasks,
         resume=resume,

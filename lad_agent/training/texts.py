@@ -115,7 +115,7 @@ def inspection(
         anomalous = any(not statement.ok for statement in statements)
         completion = protocol.answer_text(rationale.write(statements), anomalous)
     else:
-        said = label_rationale(example, task.region)
+        said = label_rationale(example, task)
         completion = protocol.answer_text(said, example.anomalous)
     pool = [path for path in task.references if path != example.image]
     shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
@@ -139,12 +139,14 @@ def answers(
     return found
 
 
-def label_rationale(example: Example, region: Region) -> str:
-    """All that a label and its mask say, e.g. `R2 is broken: missing nut at C3`."""
+def label_rationale(example: Example, task: Task) -> str:
+    """All that a label and its mask say, e.g. `R2 is broken: missing nut at C3`; a rule that the
+    task has no longer is not named."""
     if not example.anomalous:
         return rationale.HOLDS
     cause = _words(example.cause) if example.cause else None
-    return rationale.write_label(example.rule, cause, fault_cells(example, region))
+    rule = example.rule if example.rule in {known.id for known in task.rules} else None
+    return rationale.write_label(rule, cause, fault_cells(example, task.region))
 
 
 def fault_cells(example: Example, region: Region) -> tuple[str, ...]:
@@ -184,15 +186,16 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         for subject, value in (example.facts.attributes if example.facts else {}).items():
             values.setdefault(subject, set()).add(value)
     good = [e.image for e in group if e.split == "train" and not e.anomalous]
+    region = found.region if found else Region()
     labels = [e for e in group if e.anomalous and e.facts is None]
     return Task(
         product,
         found.rules if found else (),
-        found.region if found else Region(),
+        region,
         tuple(good) or (found.references if found else ()),
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
         found.task_version if found else "",
-        bool(labels) and all(e.mask is not None for e in labels),
+        bool(labels) and all(fault_cells(e, region) for e in labels),
     )
 
 
@@ -200,11 +203,8 @@ def _caption(rng: np.random.Generator, example: Example, task: Task, *, whole: b
     facts = example.facts
     if facts is None:
         cause = _words(example.cause or example.kind) if example.anomalous else NOTHING
-        cells = fault_cells(example, task.region)
-        # Asked of all or of none, or the question would give the answer away; a fault outside the
-        # region has no place to name.
-        seen = task.masked and (bool(cells) or not example.anomalous)
-        places = {FAULTS: cells} if seen else {}
+        # Asked of all or of none, or the question would give the answer away.
+        places = {FAULTS: fault_cells(example, task.region)} if task.masked else {}
         facts = Facts(example.product, places, {FAULT: cause})
         names = [*places, FAULT]
     else:

@@ -188,7 +188,7 @@ def test_too_little_memory_is_said_with_what_would_fit(big: Base) -> None:
     with pytest.raises(PrerequisiteError, match=r"24\.0 GB are free; adapter: lora in bfloat16"):
         bases.refuse_too_big(big, config, "sft", free=24_000_000_000)
     lora = load("qwen2.5-vl-3b-lora")
-    with pytest.raises(PrerequisiteError, match="micro: 4, prompts: 4, num_generations: 4 would"):
+    with pytest.raises(PrerequisiteError, match="micro: 1, prompts: 1, num_generations: 4 would"):
         bases.refuse_too_big(big, lora, "grpo", free=12_000_000_000)
     with pytest.raises(PrerequisiteError, match="nothing would fit"):
         bases.refuse_too_big(big, config, "sft", free=1_000_000_000)

@@ -36,8 +36,9 @@ def compared(small: Path, taught: Path, held: Path) -> dict[str, Any]:
 def _run(folder: Path, base: Path, model: Path, held: Path | None) -> Path:
     """A finished run from `base` whose result is `model`."""
     config = RunConfig.model_validate({"base": str(base), "data": {"held_out": held}})
-    fingerprint = bases.find(str(base)).fingerprint
-    run = runs.open_run(folder, "sft", config, base=fingerprint, data={})
+    found = bases.find(str(base))
+    made_by = runs.made_by(found.adapter or found.folder)
+    run = runs.open_run(folder, "sft", config, base=found.fingerprint, made_by=made_by, data={})
     shutil.copytree(model, run.folder / "model")
     return run.folder
 

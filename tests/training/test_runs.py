@@ -39,7 +39,7 @@ def test_a_new_folder_says_what_it_is(tmp_path: Path) -> None:
     run = _open(tmp_path / "a")
     record = json.loads((run.folder / "run.json").read_text())
     assert (record["stage"], record["seed"], record["data"]) == ("sft", 0, {"toy": "d1"})
-    assert record["base"] == {"name": "pocket", "fingerprint": "b1"}
+    assert record["base"] == {"name": "pocket", "fingerprint": "b1", "made_by": None}
     assert record["versions"]["torch"]
     commit = record["git"]
     assert commit is None or len(commit.rstrip("+")) == 40

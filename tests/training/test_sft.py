@@ -135,9 +135,11 @@ def test_a_label_says_no_more_than_it_knows() -> None:
     assert answer is not None
     assert rationale.check_evidence(answer.rationale, True, "toy", RULES)[0] == "unchecked"
     good = replace(BAD, kind="good", cause=None, rule=None)
-    assert "holds" in texts.label_rationale(good, Region())
+    assert "holds" in texts.label_rationale(good, TASK)
     unknown = replace(BAD, rule=None, cause=None)
-    assert texts.label_rationale(unknown, Region()) == "a rule is broken"
+    assert texts.label_rationale(unknown, TASK) == "a rule is broken"
+    older = replace(BAD, rule="R9")
+    assert texts.label_rationale(older, TASK) == "a rule is broken: missing nut"
 
 
 def test_masks_say_where_faults_are(tmp_path: Path) -> None:
@@ -158,25 +160,26 @@ def test_masks_say_where_faults_are(tmp_path: Path) -> None:
     assert texts.fault_cells(marked, region) == ("B3", "D6", "E5")
     assert texts.fault_cells(BAD, region) == ()
     said = "R2 is broken: missing nut at B3, D6, E5"
-    assert texts.label_rationale(marked, region) == said
+    assert texts.label_rationale(marked, replace(TASK, region=region)) == said
     assert rationale.named_fault(said) == ("R2", ("B3", "D6", "E5"))
     task = texts.tasks([marked])["toy"]
     assert task.masked
     captions = Texts(caption=1, question=0, inspection=0)
     good = replace(BAD, kind="good", cause=None, rule=None)
-    beyond = replace(task, region=Region(right=0.1))
     for shown, where, listing in (
         (marked, replace(task, region=region), "faults at B3, D6, E5: 3; fault: missing nut"),
         (good, task, "faults: 0; fault: none"),
-        (marked, beyond, "fault: missing nut"),
     ):
         text = texts.draw(np.random.default_rng(0), shown, where, captions)
         assert text.completion == f"<think>product: toy; {listing}</think>", text.completion
-    # One fault without a mask: asked where faults are, a model would learn that "no" means good.
-    mixed = texts.tasks([marked, BAD, good])["toy"]
-    for shown in (marked, good):
-        text = texts.draw(np.random.default_rng(0), shown, mixed, captions)
-        assert "faults" not in text.completion
+    # One fault that no mask shows: asked of the others alone, the question would tell the answer.
+    black = tmp_path / "black.png"
+    Image.new("L", (280, 210)).save(black)
+    for unseen in (BAD, replace(BAD, mask=black)):
+        mixed = texts.tasks([marked, unseen, good])["toy"]
+        for shown in (marked, good, unseen):
+            text = texts.draw(np.random.default_rng(0), shown, mixed, captions)
+            assert "faults" not in text.completion
 
 
 def test_the_label_answers_where_rules_do_not() -> None:
@@ -187,7 +190,7 @@ def test_the_label_answers_where_rules_do_not() -> None:
         for kind in ("good", "bad"):
             shown = replace(SHOWN, kind=kind, cause=None)
             text = texts.inspection(np.random.default_rng(0), shown, task, other_rules=1.0)
-            answer = protocol.answer_text(texts.label_rationale(shown, Region()), shown.anomalous)
+            answer = protocol.answer_text(texts.label_rationale(shown, task), shown.anomalous)
             assert text.completion == answer
             assert texts.answers([shown], {"toy": task}, other_rules=1.0) == {shown.anomalous}
 

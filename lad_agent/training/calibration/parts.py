@@ -84,8 +84,8 @@ def taught(path: Path) -> list[Taught]:
     """What a run of `lad-agent train` and those that it went on from have seen, or a training on
     the labelled pictures at `path`.
 
-    A run in stages, and GRPO without data, learn from pictures that are made. A base is known by
-    its fingerprint, where it lay or where `lad-agent train promote` has moved it.
+    A run in stages, and GRPO without data, learn from pictures that are made. The run that made a
+    base is the one that `run.json` names, as long as its result is that very base.
 
     Raises:
         UsageError: `path` is neither; or pictures that a run names are no longer there.
@@ -98,31 +98,23 @@ def taught(path: Path) -> list[Taught]:
     found: list[Taught] = []
     while isinstance(run, runs.Run):
         found.append(_taught(run))
-        maker = _made_base(run)
-        if maker is None:
+        base = runs.recorded_base(run)
+        if base.made_by is None:
             return found
-        if maker in {one.of for one in found} or not (maker / "run.json").is_file():
-            return [*found[:-1], replace(found[-1], gone=maker)]
-        run = runs.find(maker)
+        if not _has_made(base.made_by, base.fingerprint):
+            return [*found[:-1], replace(found[-1], gone=base.made_by)]
+        run = runs.find(base.made_by)
     return [*found, Taught(run.folder, frozenset())]
 
 
-def _made_base(run: runs.Run) -> Path | None:
-    """The folder of the run that made a run's base, or of the base where it is no longer there;
-    None where no run did."""
+def _has_made(folder: Path, fingerprint: str) -> bool:
+    """Whether `folder` still holds the run whose result has this fingerprint."""
     from lad_agent.training import bases  # with torch, which takes seconds to load
 
-    name = run.config.base
-    if name == "pocket":
-        return None
-    for place in (name, f"{name}.previous"):
-        try:
-            base = bases.find(place)
-        except (NotFound, UsageError, ModelError):
-            continue
-        if base.fingerprint == runs.recorded_base(run):
-            return runs.made_by(base.adapter or base.folder)
-    return Path(name)
+    try:
+        return bases.find(str(folder)).fingerprint == fingerprint and bool(runs.find(folder))
+    except (NotFound, UsageError, ModelError):
+        return False
 
 
 def _taught(run: runs.Run) -> Taught:

@@ -187,7 +187,8 @@ def _taught_run(tmp_path: Path, name: str, base: str) -> Path:
     data = {"paths": [str(tmp_path / f"data-{name}" / "tray")]}
     told = config.RunConfig.model_validate({"base": base, "data": data})
     known = "f" if base == "pocket" else bases.find(base).fingerprint
-    run = runs.open_run(tmp_path / name, "sft", told, base=known, data={})
+    made_by = None if base == "pocket" else runs.made_by(Path(base))
+    run = runs.open_run(tmp_path / name, "sft", told, base=known, made_by=made_by, data={})
     card = {"run": str(run.folder)}
     (_model(run.folder / "model", name) / "model_card.json").write_text(json.dumps(card))
     return run.folder
@@ -210,17 +211,17 @@ def test_a_run_has_learned_what_the_runs_before_it_have(tmp_path: Path) -> None:
     assert [one.gone for one in taught(foreign)] == [None]
 
 
-def test_a_model_promoted_over_its_own_base_is_followed_to_where_that_lies_now(
-    tmp_path: Path,
-) -> None:
+def test_models_promoted_over_their_own_bases_are_followed_to_the_first(tmp_path: Path) -> None:
+    """Each is trained from what lies in one place, and takes its place."""
     first = _taught_run(tmp_path, "a", "pocket")
-    live = shutil.copytree(first / "model", tmp_path / "live")
-    second = _taught_run(tmp_path, "b", str(live))
-    live.rename(tmp_path / "live.previous")
-    shutil.copytree(second / "model", live)
-    assert [one.of for one in taught(second)] == [second, first]
-    shutil.rmtree(tmp_path / "live.previous")
-    assert [(one.of, one.gone) for one in taught(second)] == [(second, live)]
+    live = tmp_path / "live"
+    shutil.copytree(first / "model", live)
+    made = [first]
+    for name in "bcd":
+        made.append(_taught_run(tmp_path, name, str(live)))
+        shutil.rmtree(live)
+        shutil.copytree(made[-1] / "model", live)
+    assert [(one.of, one.gone) for one in taught(made[-1])] == [(f, None) for f in made[::-1]]
 
 
 @pytest.mark.parametrize("what", ["run", "base"])
@@ -235,10 +236,25 @@ def test_what_is_gone_is_told(tmp_path: Path, what: str) -> None:
     assert note.startswith(f"{first}, which made the base of {second}, is gone")
 
 
-def test_a_run_in_the_folder_of_the_one_that_made_its_base_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize("base", ["the run", "a copy"])
+def test_another_run_in_the_folder_of_the_one_that_made_a_base_is_not_it(
+    tmp_path: Path, base: str
+) -> None:
     first = _taught_run(tmp_path, "a", "pocket")
     copy = shutil.copytree(first / "model", tmp_path / "copy")
+    second = _taught_run(tmp_path, "b", str(first if base == "the run" else copy))
     for folder in (first, tmp_path / "data-a"):
         shutil.rmtree(folder)
-    again = _taught_run(tmp_path, "a", str(copy))
-    assert [(one.of, one.gone) for one in taught(again)] == [(again, first)]
+    _taught_run(tmp_path, "a", str(copy))
+    (first / "model" / "model.safetensors").write_text("other weights")
+    assert [(one.of, one.gone) for one in taught(second)] == [(second, first)]
+    assert [(one.of, one.gone) for one in taught(first)] == [(first, first)]
+
+
+def test_an_older_record_names_no_maker_and_it_is_looked_up(tmp_path: Path) -> None:
+    first = _taught_run(tmp_path, "a", "pocket")
+    second = _taught_run(tmp_path, "b", str(first))
+    record = json.loads((second / "run.json").read_text())
+    del record["base"]["made_by"]
+    (second / "run.json").write_text(json.dumps(record))
+    assert [(one.of, one.gone) for one in taught(second)] == [(second, None), (first, None)]
