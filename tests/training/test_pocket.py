@@ -287,7 +287,7 @@ def test_missing_shards_are_made_again_and_alike(tmp_path: Path) -> None:
 
 
 def test_rules_follow_known_forms_and_agree_with_their_clauses() -> None:
-    for facts, product, chosen in _prompts(_many()):
+    for facts, product, chosen in _prompts(_many(600)):
         assert [rule.id for rule in chosen] == [f"R{n}" for n in range(1, len(chosen) + 1)]
         forms = [rationale.read_rule(rule.text) for rule in chosen]
         assert None not in forms

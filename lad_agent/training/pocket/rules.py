@@ -5,6 +5,7 @@ rules of half the prompts are drawn without a look at the picture, from all that
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 
 import numpy as np
 
@@ -72,10 +73,13 @@ def mixed(
     kept = [all_forms[i] for i in order]
     true = _which_hold(rng, kept)
     chosen: list[Form] = []
+    told = {(form.subject, form.other) for form in kept if isinstance(form, Fit | Equal)}
     for form, holds in zip(kept, true, strict=True):
-        if isinstance(form, Fit) and rng.random() < OTHER_PAIRS:
-            subject, other = map(str, rng.choice(names, 2, replace=False))
-            chosen.append(paired(rng, subject, other, facts, values, holds))
+        free = [pair for pair in permutations(names, 2) if pair not in told]
+        if isinstance(form, Fit) and free and rng.random() < OTHER_PAIRS:
+            pair = free[int(rng.integers(len(free)))]
+            told.add(pair)
+            chosen.append(paired(rng, *pair, facts, values, holds))
         else:
             chosen.append(holding(form, facts, rng) if holds else _drawn(form, facts, rng, values))
     return _numbered(chosen)
