@@ -178,14 +178,18 @@ def thresholds(policy: Policy) -> dict[str, float]:
 def loosened(calibration: Calibration, promise: Promise, policy: Policy) -> str | None:
     """Which threshold lets more stand than the one that a promise was made for, in words."""
     now, made = thresholds(policy), calibration.thresholds or {}
-    names = {"escape_rate": ("pass_confidence", "pass_below")}.get(
-        promise.quantity, ("reject_confidence", "reject_above")
-    )
-    for name in names:
+    passing, rejecting = ("pass_confidence", "pass_below"), ("reject_confidence", "reject_above")
+    for name in passing if promise.quantity == "escape_rate" else rejecting:
         sign = -1 if name == "pass_below" else 1
         if name in made and sign * now[name] < sign * made[name]:
             return f"made for {name} {made[name]:g}, which is {now[name]:g} now"
     return None
+
+
+def standing(calibration: Calibration, promise: Promise, policy: Policy) -> str:
+    """A promise in words, with the threshold that was loosened since it was made, if one was."""
+    told = loosened(calibration, promise, policy)
+    return f"{promise}, {told}" if told else str(promise)
 
 
 def percent(share: float, decimals: int = 0) -> str:

@@ -105,8 +105,7 @@ class Clause:
             head += ", ".join(f"{subject} {value}" for subject, value in self.values)
         else:
             head += self.subject
-        if self.places:
-            head += " at " + ", ".join(self.places)
+        head += at(self.places)
         return f"{head}: {self.observed} of {self.wanted} {'ok' if self.ok else 'bad'}"
 
 
@@ -214,6 +213,21 @@ _LABEL = re.compile(
 )
 
 
+def at(places: Sequence[str]) -> str:
+    """Where something is, as it stands behind its name.
+
+    >>> at(["B2", "D4"]), at([])
+    (' at B2, D4', '')
+    """
+    return " at " + ", ".join(places) if places else ""
+
+
+def _cells(named: str | None) -> tuple[str, ...] | None:
+    """The cells that a text lists; None where one lies outside the grid."""
+    cells = tuple(named.split(", ")) if named else ()
+    return cells if all(cell in CELLS for cell in cells) else None
+
+
 def read(text: str) -> list[Clause] | None:
     """The clauses of a rationale, or None where any of it follows another grammar."""
     out = []
@@ -221,8 +235,8 @@ def read(text: str) -> list[Clause] | None:
         m = _CLAUSE.fullmatch(part)
         if m is None:
             return None
-        cells = tuple(m["cells"].split(", ")) if m["cells"] else ()
-        if any(cell not in CELLS for cell in cells):
+        cells = _cells(m["cells"])
+        if cells is None:
             return None
         values: tuple[tuple[str, str], ...] = ()
         head, fits = m["head"], None
@@ -305,8 +319,7 @@ def write_label(rule: str | None, cause: str | None, places: Sequence[str]) -> s
     >>> write_label(None, None, [])
     'a rule is broken'
     """
-    at = " at " + ", ".join(places) if places else ""
-    return f"{rule or 'a rule'} is broken{f': {cause}' if cause else ''}{at}"
+    return f"{rule or 'a rule'} is broken{f': {cause}' if cause else ''}{at(places)}"
 
 
 def named_fault(text: str) -> tuple[str | None, tuple[str, ...]]:
@@ -318,8 +331,7 @@ def named_fault(text: str) -> tuple[str | None, tuple[str, ...]]:
     told = _LABEL.fullmatch(text.strip())
     if told is None:
         return None, ()
-    cells = tuple(told["cells"].split(", ")) if told["cells"] else ()
-    return told["rule"], cells if all(cell in CELLS for cell in cells) else ()
+    return told["rule"], _cells(told["cells"]) or ()
 
 
 def seen_product(text: str) -> str | None:

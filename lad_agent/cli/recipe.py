@@ -83,18 +83,15 @@ def check(
 def _promised(loaded: Recipe) -> list[str]:
     """The promises of a recipe's calibration, each with what has been changed since; whether the
     reasoner is the one that it was made for is not known here."""
-    from lad_agent.confidence import loosened, void
+    from lad_agent.confidence import standing, void
 
     made = loaded.calibration
     if made is None:
         return []
     gone = void(made, loaded, made.model)
-    if gone and not made.promises:
-        return [f"nothing, {gone}"]
-    changed = (
-        (promise, gone or loosened(made, promise, loaded.policy)) for promise in made.promises
-    )
-    return [f"{promise}, {told}" if told else str(promise) for promise, told in changed]
+    if gone:
+        return [f"{promise}, {gone}" for promise in made.promises or ("nothing",)]
+    return [standing(made, promise, loaded.policy) for promise in made.promises]
 
 
 def _write(path: Path, product: str, references: list[Path]) -> bool:

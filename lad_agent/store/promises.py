@@ -13,7 +13,7 @@ from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from lad_agent import promise
-from lad_agent.confidence import Calibration, Promise, loosened
+from lad_agent.confidence import Calibration, Promise, standing
 from lad_agent.judgement import Finding, Result
 from lad_agent.promise import Audited, Line
 from lad_agent.recipe import Policy
@@ -302,14 +302,13 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
     )
     estimate = promise.share(line.harmed, promise.SURE)
     breaks = promise.broken(promised.at_most, line)
-    told = loosened(one.calibration, promised, one.policy)
     return Watched(
         product=one.product,
         recipe_version=one.recipe_version,
         model=one.calibration.model,
         calibrated_at=one.calibration.made_at,
         what=promised.quantity,
-        promise=str(promised) + (f", {told}" if told else ""),
+        promise=standing(one.calibration, promised, one.policy),
         parts=harmed.parts,
         audited=harmed.audited,
         found=harmed.found,

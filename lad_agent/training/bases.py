@@ -230,9 +230,7 @@ def seconds_a_step(base: Base, config: RunConfig, stage: Stage) -> float:
     """
     shape, share = _config(base), runs.processes()
     language, tower = _parameters(shape)
-    side = config.image_size // shape.vision_config.patch_size
-    tokens = _PICTURES * (side // shape.vision_config.spatial_merge_size) ** 2 + _TEXT_TOKENS
-    patches = _PICTURES * side**2
+    tokens, patches = _prompt(shape, config)
     learn = 2 + (2 if config.adapter == "lora" else 4) + 2 * config.gradient_checkpointing
     see = 6 if config.tower == "trained" else 2
     dtype = getattr(torch, config.precision)
@@ -363,18 +361,24 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
+def _prompt(shape: Qwen2_5_VLConfig, config: RunConfig) -> tuple[int, int]:
+    """Tokens of a prompt, and patches of its pictures."""
+    vision = shape.vision_config
+    side = config.image_size // vision.patch_size
+    tokens = _PICTURES * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
+    return tokens, _PICTURES * side**2
+
+
 def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> int:
     text, vision = shape.text_config, shape.vision_config
-    side = config.image_size // (vision.patch_size * vision.spatial_merge_size)
-    answer = config.grpo.max_completion if stage == "grpo" else 0
-    tokens = _PICTURES * side**2 + _TEXT_TOKENS + answer
+    prompt, patches = _prompt(shape, config)
+    tokens = prompt + (config.grpo.max_completion if stage == "grpo" else 0)
     sequences = config.grpo.micro if stage == "grpo" else config.sft.micro
     layer = 17 * text.hidden_size + 8 * text.intermediate_size
     if config.gradient_checkpointing:
         kept = 2 * text.hidden_size * text.num_hidden_layers + layer
     else:
         kept = layer * text.num_hidden_layers
-    patches = _PICTURES * (config.image_size // vision.patch_size) ** 2
     one = 17 * vision.hidden_size + 8 * vision.intermediate_size
     seen = one * (vision.depth if config.tower == "trained" else 1)
     width = 1 if config.precision == "bfloat16" else 2
@@ -389,12 +393,11 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
     # A pool is chosen by every process for itself.
     sharing = 1 if section.pool else runs.processes()
     answers = section.prompts * section.num_generations // sharing
-    side = config.image_size // vision.patch_size
-    prompt = _PICTURES * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
+    prompt, patches = _prompt(shape, config)
     head = text.hidden_size // text.num_attention_heads
     kept = 2 * text.num_hidden_layers * text.num_key_value_heads * head
     made = prompt * (3 * text.intermediate_size + 2 * text.hidden_size)
-    seen = _PICTURES * side**2 * (3 * vision.intermediate_size + 2 * vision.hidden_size)
+    seen = patches * (3 * vision.intermediate_size + 2 * vision.hidden_size)
     width = 2 if config.precision == "bfloat16" else 4
     tokens = prompt + section.max_completion
     return int(answers * (tokens * kept + max(made, seen)) * width)

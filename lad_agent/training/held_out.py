@@ -187,7 +187,7 @@ def read(path: Path, examples: Sequence[Example]) -> list[Judged] | None:
     if [line["sha256"] for line in lines] != [e.sha256 for e in examples]:
         return None
     return [
-        Judged(truth=_truth(e), **{name: line[name] for name in _WRITTEN})
+        Judged(truth=Truth.of(e), **{name: line[name] for name in _WRITTEN})
         for line, e in zip(lines, examples, strict=True)
     ]
 
@@ -221,25 +221,13 @@ def _recipe(product: str, group: Sequence[Example]) -> Recipe:
 def _judged(example: Example, judgement: Judgement, recipe: Recipe) -> Judged:
     score = judgement.decision_score
     return Judged(
-        truth=_truth(example),
+        truth=Truth.of(example),
         anomalous=judgement.anomalous,
         score=0.5 if score is None else score,
         result=decide(judgement, recipe.policy).result.value,
         rule=judgement.rule,
         well_formed=judgement.well_formed,
         evidence=judgement.evidence,
-    )
-
-
-def _truth(example: Example) -> Truth:
-    return Truth(
-        product=example.product,
-        anomalous=example.anomalous,
-        kind=example.kind,
-        rule=example.rule,
-        stratum="all",
-        difference=None,
-        image=example.image,
     )
 
 

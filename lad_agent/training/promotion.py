@@ -11,7 +11,7 @@ from lad_agent import atomic
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, held_out, runs
 from lad_agent.training.bases import Base
-from lad_agent.training.calibration import taught
+from lad_agent.training.calibration import learned, taught
 from lad_agent.training.runs import Run
 
 RECORD = "promoted.json"
@@ -96,7 +96,7 @@ def _learned(folder: Path) -> frozenset[str]:
                 f"{one.of}: the run that made its base, {one.gone}, is gone, and with it what it "
                 "has learned from; put it back"
             )
-    return frozenset[str]().union(*(one.learned for one in known))
+    return learned(known)
 
 
 def _in_use(to: Path, after: Base) -> Base | None:

@@ -126,7 +126,7 @@ def open_run(
     record["tasks"] = dict(tasks or {})
     try:
         if (folder / "run.json").exists():
-            _refuse_other(run, record, base)
+            _refuse_other(run, record)
             if not resume:
                 raise UsageError(f"{folder} holds this run already; --resume goes on with it")
             _step_back(run)
@@ -441,7 +441,7 @@ def _staged_config(folder: Path) -> dict[str, Any] | None:
     return held if isinstance(held, dict) else None
 
 
-def _refuse_other(run: Run, record: Mapping[str, Any], base: str) -> None:
+def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
     held = find_run(run.folder)
     written = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
     old, new = configs.flat(held.config), configs.flat(run.config)
@@ -451,7 +451,10 @@ def _refuse_other(run: Run, record: Mapping[str, Any], base: str) -> None:
     differ += [
         what
         for what, same in (
-            ("the base's weights", written["base"]["fingerprint"] == base),
+            (
+                "the base's weights",
+                written["base"]["fingerprint"] == record["base"]["fingerprint"],
+            ),
             ("the data's content", written["data"] == record["data"]),
             # A folder from before they were written down has none.
             ("recipe or truth", written.get("tasks", record["tasks"]) == record["tasks"]),

@@ -35,9 +35,9 @@ class Plan:
     """What a stage is about to do.
 
     `products` are those it learns, `data` and `tasks` hold a hash for each, of its pictures and of
-    what is asked and known of them; `reviews` are the pictures whose
-    label is a person's finding. `trainer(config, model, processor, folder, watchers)` is TRL's
-    trainer, ready to train, with its checkpoints in `folder`/checkpoints;
+    what is asked and known of them; `reviews` are the pictures whose label is a person's finding.
+    `trainer(config, model, processor, folder, watchers)` is TRL's trainer, ready to train, with
+    its checkpoints in `folder`/checkpoints;
     `ask(config, processor, model)` one entry for `samples.jsonl` a picture. `stopped` tells after
     training why the run ended itself, if it did.
     """

@@ -23,7 +23,7 @@ from lad_agent.training.config import Texts
 from lad_agent.training.pocket.rules import holding
 from lad_agent.training.pocket.sft import caption
 from lad_agent.training.sources import Example
-from lad_agent.training.sources.example import pictures
+from lad_agent.training.sources.example import mask_layers
 
 FAULT, FAULTS = "fault", "faults"
 """What a caption tells of a picture whose content is not known: its cause, and by masks where."""
@@ -162,7 +162,7 @@ def fault_cells(example: Example, region: Region) -> tuple[str, ...]:
 @lru_cache(maxsize=100_000)
 def _spots(mask: Path, region: Region) -> tuple[str, ...]:
     found: set[str] = set()
-    for layer in pictures(mask) if mask.is_dir() else (mask,):
+    for layer in mask_layers(mask):
         shown = images.cut(images.read(layer).image, region).convert("L")
         spots, count = ndimage.label(np.asarray(shown) > 0, np.ones((3, 3)))
         sizes = ndimage.sum_labels(spots > 0, spots, range(1, count + 1))

@@ -101,20 +101,21 @@ def taught(path: Path) -> list[Taught]:
         base = runs.recorded_base(run)
         if base.made_by is None:
             return found
-        if not _has_made(base.made_by, base.fingerprint):
+        earlier = _maker(base.made_by, base.fingerprint)
+        if earlier is None:
             return [*found[:-1], replace(found[-1], gone=base.made_by)]
-        run = runs.find(base.made_by)
+        run = earlier
     return [*found, Taught(run.folder, frozenset())]
 
 
-def _has_made(folder: Path, fingerprint: str) -> bool:
-    """Whether `folder` still holds the run whose result has this fingerprint."""
+def _maker(folder: Path, fingerprint: str) -> runs.AnyRun | None:
+    """The run in `folder`, if its result still has this fingerprint."""
     from lad_agent.training import bases  # with torch, which takes seconds to load
 
     try:
-        return bases.find(str(folder)).fingerprint == fingerprint and bool(runs.find(folder))
+        return runs.find(folder) if bases.find(str(folder)).fingerprint == fingerprint else None
     except (NotFound, UsageError, ModelError):
-        return False
+        return None
 
 
 def _taught(run: runs.Run) -> Taught:
@@ -134,7 +135,12 @@ def _taught(run: runs.Run) -> Taught:
 
 def trained_on(path: Path) -> frozenset[str]:
     """Content hashes of the pictures that a training learned from; `path` as for `taught`."""
-    return frozenset[str]().union(*(one.learned for one in taught(path)))
+    return learned(taught(path))
+
+
+def learned(known: Iterable[Taught]) -> frozenset[str]:
+    """Content hashes of the pictures that any of them has learned from."""
+    return frozenset[str]().union(*(one.learned for one in known))
 
 
 def doubts(known: Taught, examples: Iterable[Example]) -> list[str]:

@@ -178,18 +178,10 @@ def _all_judged(made: Made) -> tuple[evaluation.Judged, ...]:
 
 
 def _judged(part: Part, result: Result) -> evaluation.Judged:
-    example, judgement = part.example, part.judgement
+    judgement = part.judgement
     score = judgement.decision_score
     return evaluation.Judged(
-        truth=Truth(
-            product=example.product,
-            anomalous=example.anomalous,
-            kind=example.kind,
-            rule=example.rule,
-            stratum="all",
-            difference=None,
-            image=example.image,
-        ),
+        truth=Truth.of(part.example),
         anomalous=judgement.anomalous,
         score=0.5 if score is None else score,
         result=result.value,

@@ -12,8 +12,8 @@ from typing import Any
 from lad_agent import images, rationale, recipe
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import jsonl
+from lad_agent.training.sources import Example, loco, open_source
 from lad_agent.training.sources import folder as own
-from lad_agent.training.sources import loco, open_source
 
 LOCO_FOLDERS = {
     "good": "good",
@@ -42,6 +42,20 @@ class Truth:
     image: Path
     mask_rules: frozenset[str] = frozenset()
     for_training: bool = False
+
+    @classmethod
+    def of(cls, example: Example) -> "Truth":
+        """What the label of a picture says."""
+        return cls(
+            product=example.product,
+            anomalous=example.anomalous,
+            kind=example.kind,
+            rule=example.rule,
+            stratum="all",
+            difference=None,
+            image=example.image,
+            for_training=example.split == "train",
+        )
 
     @property
     def rules(self) -> frozenset[str]:
@@ -162,20 +176,8 @@ def _from_own(paths: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
             examples = list(open_source(path))
         except UnreadableInput as error:
             raise UsageError(str(error)) from error
-        for e in examples:
-            yield (
-                path,
-                Truth(
-                    product=e.product,
-                    anomalous=e.anomalous,
-                    kind=e.kind,
-                    rule=e.rule,
-                    stratum="all",
-                    difference=None,
-                    image=e.image,
-                    for_training=e.split == "train",
-                ),
-            )
+        for example in examples:
+            yield path, Truth.of(example)
 
 
 def _trees(directory: Path) -> list[Path]:

@@ -75,8 +75,11 @@ def mixed(
     chosen: list[Form] = []
     told = {(form.subject, form.other) for form in kept if isinstance(form, Fit | Equal)}
     for form, holds in zip(kept, true, strict=True):
-        free = [pair for pair in permutations(names, 2) if pair not in told]
-        if isinstance(form, Fit) and free and rng.random() < OTHER_PAIRS:
+        if (
+            isinstance(form, Fit)
+            and (free := [pair for pair in permutations(names, 2) if pair not in told])
+            and rng.random() < OTHER_PAIRS
+        ):
             pair = free[int(rng.integers(len(free)))]
             told.add(pair)
             chosen.append(paired(rng, *pair, facts, values, holds))
@@ -198,9 +201,8 @@ def _drawn(
             true = len(facts.places.get(noun, ()))
             others = [n for n in range(MOST_WANTED + 1) if n != true]
             if rng.random() < NEXT_TO_IT:
-                others = [n for n in others if abs(n - true) == 1] or others
-                if true == 0:
-                    others = [1, 1, 2]
+                near = [n for n in others if abs(n - true) == 1] if true else [1, 1, 2]
+                others = near or others
             return Count(noun, int(rng.choice(others)))
         case Value(subject, _):
             seen = facts.attributes.get(subject)

@@ -203,8 +203,7 @@ def caption(facts: Facts, names: Sequence[str]) -> str:
     for name in names:
         if name in facts.places:
             cells = sorted(facts.places[name], key=CELLS.index)
-            at = f" at {', '.join(cells)}" if cells else ""
-            out.append(f"{name}{at}: {len(cells)}")
+            out.append(f"{name}{rationale.at(cells)}: {len(cells)}")
         else:
             out.append(f"{name}: {facts.attributes[name]}")
     return "; ".join(out)

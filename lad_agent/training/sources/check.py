@@ -9,7 +9,7 @@ from pathlib import Path
 from lad_agent import images
 from lad_agent.errors import CheckFailed, UnreadableInput
 from lad_agent.training.sources import Source, loco
-from lad_agent.training.sources.example import Example, Fault, Kind, Split, pictures
+from lad_agent.training.sources.example import Example, Fault, Kind, Split, mask_layers
 
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".unfinished")
 """How browsers, download tools and `lad-agent synth` call what is not whole yet."""
@@ -155,7 +155,7 @@ def _decoded(example: Example) -> Size:
     if read.sha256 != example.sha256:
         raise UnreadableInput(f"{example.image}: changed while it was read; start again")
     if example.mask:
-        for mask in pictures(example.mask) if example.mask.is_dir() else (example.mask,):
+        for mask in mask_layers(example.mask):
             shown = images.read(mask)
             if (shown.width, shown.height) != (read.width, read.height):
                 raise UnreadableInput(

@@ -120,6 +120,11 @@ def pictures(folder: Path) -> Iterator[Path]:
     return (path for path in _files(folder) if path.suffix.lower() in images.SUFFIXES)
 
 
+def mask_layers(mask: Path) -> Iterator[Path]:
+    """The PNGs of a mask: those in a folder, one a fault, or the file itself."""
+    return pictures(mask) if mask.is_dir() else iter((mask,))
+
+
 def others(folder: Path) -> Iterator[Path]:
     """The files anywhere in `folder` that are no pictures, but for those of a desktop."""
     return (

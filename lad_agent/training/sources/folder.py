@@ -21,6 +21,7 @@ from lad_agent.training.sources.example import (
     Shares,
     Split,
     labelled,
+    mask_layers,
     others,
     pictures,
 )
@@ -88,8 +89,7 @@ def _row(
     image = labels.parent / row["image"]
     cause, rule = row["cause"] or None, row["rule"] or None
     mask = labels.parent / row["mask"] if row["mask"] else None
-    there = mask is None or mask.is_file() or next(pictures(mask), None) is not None
-    if not there:
+    if mask and not any(layer.is_file() for layer in mask_layers(mask)):
         return Fault(f"{where}: no mask {mask}; copy it there, or take it off the list")
     of = row["product"] or product
     return labelled(image, of, split or shares, kind, cause=cause, rule=rule, mask=mask)
