@@ -187,6 +187,13 @@ def _recipe(recorded: Recorded) -> Recipe:
             f"{path}: the recipe has changed, and what it said was not recorded",
             Change("recipe", intake.recipe_version, now),
         )
+    unknown = sorted(said["policy"].keys() - Policy.model_fields.keys())
+    if unknown:
+        raise _Gone(
+            f"{path}: the recipe was recorded by a newer version, whose policy has {unknown[0]}; "
+            "replay it with that version",
+            Change("recipe", intake.recipe_version, now),
+        )
     if recorded_version(intake.product, said) != intake.recipe_version:
         raise _Gone(
             f"{path}: the recipe has changed, and the calibration it had was not recorded",

@@ -144,6 +144,15 @@ async def test_a_changed_recipe_is_taken_from_the_record(recorded: Recorded) -> 
     assert (await again(recorded)).same
 
 
+async def test_a_recipe_of_a_newer_version_is_named(recorded: Recorded) -> None:
+    Path(recorded.intake.recipe_path).unlink()
+    assert recorded.recipe is not None
+    said = {**recorded.recipe, "policy": {**recorded.recipe["policy"], "patience": 3}}
+    found = await again(replace(recorded, recipe=said))
+    assert found.result is None
+    assert "newer version, whose policy has patience" in (found.problem or "")
+
+
 @pytest.mark.parametrize("lost", ["content", "reference"])
 async def test_a_recipe_that_is_lost_is_named(recorded: Recorded, lost: str) -> None:
     path = Path(recorded.intake.recipe_path)

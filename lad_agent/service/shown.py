@@ -330,7 +330,7 @@ def _boxes(judgement: Judgement, region: Region, size: tuple[int, int] | None) -
 def _scales(judgement: Judgement, recipe: dict[str, Any]) -> tuple[tuple[str, Markup], ...]:
     if "policy" not in recipe:
         return ()
-    policy = Policy(**recipe["policy"])
+    policy = Policy.model_validate(recipe["policy"], extra="ignore")  # a newer one may say more
     least = policy.least_confidence(bool(judgement.anomalous))
     both = policy.pass_below == policy.reject_above
     marks = (

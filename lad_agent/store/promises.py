@@ -238,21 +238,22 @@ class _Calibrated:
 def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[_Calibrated]:
     judging = _judging(session)
     query = select(RecipeRow.product, RecipeRow.recipe_version, RecipeRow.content)
+    spans: dict[str, tuple[datetime | None, datetime | None]] = {}
     found = []
     for product, version, content in session.execute(
         query.order_by(RecipeRow.product, RecipeRow.first_at)
     ):
         if not (content or {}).get("calibration"):
             continue
-        calibration = Calibration.model_validate(content["calibration"])
+        # A newer station may have written what this version does not know.
+        calibration = Calibration.model_validate(content["calibration"], extra="ignore")
         watch = (product, version, calibration.model)
         asked = (wanted.product, wanted.recipe_version, wanted.model)
         if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
-            # A newer station may have written what this version does not know.
-            kept = {k: v for k, v in content["policy"].items() if k in Policy.model_fields}
-            policy = Policy.model_validate(kept)
-            span = _watch(session, product)
-            found.append(_Calibrated(product, version, calibration, policy, *span))
+            policy = Policy.model_validate(content["policy"], extra="ignore")
+            if product not in spans:
+                spans[product] = _watch(session, product)
+            found.append(_Calibrated(product, version, calibration, policy, *spans[product]))
     return found
 
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Disposition, Finding, Result
@@ -107,6 +108,17 @@ def test_hostile_names_are_shown_and_never_markup(
         assert "&lt;script&gt;alert(1)" in text
         assert "{{7*7}}" in text
         assert "\\udcff" in text
+
+
+def test_a_recipe_that_a_newer_station_recorded_is_shown(
+    web: httpx.Client, store: AuditStore, pictures: Path
+) -> None:
+    review = review_of(store, floor.escalate(store, pictures, 0))
+    newer = text("""UPDATE recipes SET content = json_set(content, '$.policy.patience', 3)""")
+    store.transact([lambda unit: unit.connection.execute(newer)])
+    answer = web.get(f"/reviews/{review}")
+    assert answer.status_code == 200
+    assert "Anomaly score" in answer.text
 
 
 def test_the_queue_puts_doubt_and_age_first_and_counts_by_kind(

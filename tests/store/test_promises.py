@@ -1,5 +1,6 @@
 """The promise watched: what the audits say of it, what raises an alarm, and what ends one."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,30 @@ def test_a_new_calibration_or_recipe_version_begins_a_new_watch(
     # Back on the old version, its own parts count again, and no others.
     put(store, calibrated, "again", 1)
     assert watched(store).parts == 201
+
+
+def test_what_a_newer_station_wrote_beside_is_left_out(
+    store: AuditStore, calibrated: Recipe
+) -> None:
+    put(store, calibrated, "old", 200, audits=40, bad=6)
+    before = store.ask(promises.broken)
+    write_unknown(store)
+    assert before == store.ask(promises.broken) != []
+
+
+def write_unknown(store: AuditStore) -> None:
+    """Into what every recipe said, keys that this version does not know."""
+
+    def add(unit: Unit) -> None:
+        rows = unit.connection.execute(text("SELECT recipe_version, content FROM recipes")).all()
+        for version, content in rows:
+            said = json.loads(content)
+            for told in (said["policy"], said["calibration"]):
+                told["patience"] = 3
+            change = text("UPDATE recipes SET content = :said WHERE recipe_version = :version")
+            unit.connection.execute(change, {"said": json.dumps(said), "version": version})
+
+    store.transact([add])
 
 
 def test_a_promise_is_about_the_parts_of_its_model(store: AuditStore, calibrated: Recipe) -> None:
