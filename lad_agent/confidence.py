@@ -123,10 +123,10 @@ class Calibration(_Strict):
     `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
     recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
-    others, on which the thresholds were chosen; `kinds` counts the others by defect. `source` says
-    where the parts came from, `costs` what was weighed where costs chose, `notes` what a reader of
-    the numbers must know, `thresholds` those that the promises were made for (all empty in files of
-    older versions). `confidence_model` is null where the raw confidence was kept.
+    others, on which the thresholds were chosen; `kinds` counts the others by defect. `by` is
+    who answers for it, `software` the versions it was made with, `source` says where the parts came
+    from, `costs` what was weighed where costs chose, `notes` what a reader of the numbers must know,
+    `thresholds` those that the promises were made for (all empty in files of older versions). `confidence_model` is null where the raw confidence was kept.
     """
 
     format: Literal[1] = 1
@@ -140,6 +140,8 @@ class Calibration(_Strict):
     data_sha256: str
     seed: int
     fit_share: float | None = None
+    by: str | None = None
+    software: dict[str, str] | None = None
     source: str | None = None
     costs: dict[str, float] | None = None
     notes: tuple[str, ...] = ()

@@ -35,10 +35,11 @@ def calibrate(
         Path | None, typer.Option(help="The labelled pictures that the results are about.")
     ] = None,
     escape: Annotated[
-        float | None, typer.Option(help="Promise at most this share of bad parts passed (0.01).")
+        float | None,
+        typer.Option(help="Promise at most this share of bad parts passed (0.01, or by --costs)."),
     ] = None,
     overkill: Annotated[
-        float | None, typer.Option(help="Promise at most this share of good parts rejected.")
+        float | None, typer.Option(help="Promise at most this share of good parts rejected, too.")
     ] = None,
     confidence: Annotated[float, typer.Option(help="How sure each promise is.")] = 0.95,
     costs: Annotated[
@@ -55,6 +56,7 @@ def calibrate(
         float, typer.Option(help="Share of the parts that fit the confidence model; 0: none.")
     ] = 0.3,
     seed: Annotated[int, typer.Option(min=0, help="Of the split of the parts.")] = 0,
+    by: options.By = None,
     html: Annotated[Path | None, typer.Option(help="Write a report here.")] = None,
     png: Annotated[
         Path | None, typer.Option(help="Write the report's charts into this folder, as PNG files.")
@@ -72,18 +74,19 @@ def calibrate(
 
     from lad_agent import settings
     from lad_agent.cli.tables import print_json
+    from lad_agent.errors import CheckFailed
     from lad_agent.recipe import load
     from lad_agent.training import calibration
     from lad_agent.training.calibration import report as reports
     from lad_agent.training.evaluation import report as pages
 
     priced = _costs(costs, bad_share)
-    if escape is None and overkill is None and priced is None:
+    if escape is None and priced is None:
         escape = 0.01
     asked = calibration.Asked(escape, overkill, confidence, priced, fit_share, seed)
     loaded = load(recipe, anew=True)
     _refuse_shipped(recipe)
-    chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store)
+    chosen = settings.load(reasoner=reasoner, adapter=adapter, device=device, store=store, by=by)
     pictures = _pictures(data, truth, since, from_reviews=from_reviews)
     judged: list[Part] | None = None
     if pictures is None:
@@ -93,7 +96,7 @@ def calibrate(
         examples, taught = calibration.labelled(pictures, loaded.product)
         left_out = [f"{taught} pictures that are for training"] if taught and not truth else []
     if truth is not None and data is not None:
-        judged = calibration.of_results(data, examples, loaded)
+        judged, left_out = calibration.of_results(data, examples, loaded)
         examples = [part.example for part in judged]
     named = trained_on or _own_run(chosen, judged)
     known = [one for path in named for one in calibration.taught(path)]
@@ -102,7 +105,10 @@ def calibrate(
     parts = _judge(examples, loaded, chosen) if judged is None else judged
     notes = [f"left out {note}" for note in left_out] + _doubts(known, parts)
     source = "findings of reviews" if pictures is None else str(data)
-    made = calibration.choose(parts, loaded, asked, source=source, notes=notes)
+    try:
+        made = calibration.choose(parts, loaded, asked, source=source, notes=notes, by=chosen.by)
+    except CheckFailed as error:
+        raise CheckFailed("; left out: ".join([str(error), *left_out])) from error
     if html is not None:
         pages.write(html, reports.page(made))
     if png is not None:
@@ -161,13 +167,19 @@ def _doubts(known: list[Taught], parts: list[Part]) -> list[str]:
     from lad_agent.reasoners.fingerprints import fingerprint
     from lad_agent.training import calibration
 
-    if not known and parts and parts[0].judgement.model != fingerprint(EMBEDDED):
+    model = parts[0].judgement.model if parts else fingerprint(EMBEDDED)
+    served = [
+        f"{model} is known by name and address alone: give other weights another name there, or "
+        "nothing voids this"
+    ] if "@" in model else []  # fmt: skip
+    if not known and model != fingerprint(EMBEDDED):
         return [
+            *served,
             "whether the reasoner has learned from these pictures was not looked at; "
-            "--trained-on RUN does"
+            "--trained-on RUN does",
         ]
     examples = [part.example for part in parts]
-    return [note for one in known for note in calibration.doubts(one, examples)]
+    return served + [note for one in known for note in calibration.doubts(one, examples)]
 
 
 def _reviewed(chosen: Settings, since: str | None, recipe: Recipe) -> list[Reviewed]:

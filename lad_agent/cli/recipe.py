@@ -91,7 +91,8 @@ def _promised(loaded: Recipe) -> list[str]:
     gone = void(made, loaded, made.model)
     if gone:
         return [f"{promise}, {gone}" for promise in made.promises or ("nothing",)]
-    return [standing(made, promise, loaded.policy) for promise in made.promises]
+    who = f"by {made.by}, {made.made_at[:10]}" if made.by else made.made_at[:10]
+    return [f"{standing(made, promise, loaded.policy)} ({who})" for promise in made.promises]
 
 
 def _write(path: Path, product: str, references: list[Path]) -> bool:

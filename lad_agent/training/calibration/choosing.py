@@ -16,12 +16,14 @@ from lad_agent.confidence import (
     Reference,
     percent,
     thresholds,
+    void,
 )
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Judgement, Result
 from lad_agent.policy import decide, decide_by_recipe
 from lad_agent.promise import upper_bound
 from lad_agent.recipe import Policy, Recipe
+from lad_agent.software import versions
 from lad_agent.training.calibration import fitting, promises
 from lad_agent.training.calibration.parts import Part, digest
 from lad_agent.training.evaluation.scores import Floats
@@ -151,17 +153,21 @@ def choose(
     *,
     source: str | None = None,
     notes: Sequence[str] = (),
+    by: str | None = None,
 ) -> Made:
     """Fit the confidence model on some parts and choose the thresholds on the others.
 
     With good parts only, overkill alone is promised, no more than the surer half of them passes,
     and no confidence model is fitted: it would learn that "bad" is always wrong. `source`, where
-    the parts come from, and `notes` about them are kept in the calibration.
+    the parts come from, `notes` about them and `by`, who answers for it, are kept in the
+    calibration.
 
     Raises:
-        CheckFailed: too few parts, or no threshold keeps the promise.
+        CheckFailed: too few parts, no threshold keeps the promise, or there are good parts only
+            and the recipe promises escapes already.
     """
     if parts and not any(part.bad for part in parts):
+        _refuse_to_take_back(recipe, parts[0].judgement.model)
         overkill = asked.overkill or FIRST_WEEK_OVERKILL
         asked = replace(asked, escape=None, overkill=overkill, fit_share=0.0)
     _require(parts, asked)
@@ -177,9 +183,11 @@ def choose(
         fitted = []
     before = tuple(decide_by_recipe(part.judgement, recipe)[1].result for part in others)
     judged = fitting.calibrated(others, model)
-    changes, kept = _thresholds(judged, recipe.policy, asked)
+    # Thresholds of a calibration are on its own scale of confidence.
+    plain = {"pass_confidence": None, "reject_confidence": None} if recipe.calibration else {}
+    changes, kept = _thresholds(judged, recipe.policy.model_copy(update=plain), asked)
     policy = recipe.policy.model_copy(update=changes)
-    told += _notes(judged, asked)
+    told += _notes(judged, asked) + _ended(recipe, parts[0].judgement.model, kept)
     made = Calibration(
         product=recipe.product,
         task_version=recipe.task_version,
@@ -189,6 +197,8 @@ def choose(
         other_references=recipe.policy.other_references,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=digest(parts),
+        by=by,
+        software=versions(),
         seed=asked.seed,
         fit_share=asked.fit_share,
         source=source,
@@ -250,6 +260,16 @@ def _for(kind: str, asked: Asked) -> str:
     if rate is None:
         return ""
     return f" for at most {percent(rate, 1)} {what}, {percent(asked.sure)} sure"
+
+
+def _refuse_to_take_back(recipe: Recipe, model: str) -> None:
+    """Refuse to replace a promise about escapes that is in force by none."""
+    for promise in _in_force(recipe, model):
+        if promise.quantity == "escape_rate":
+            raise CheckFailed(
+                f"the recipe promises {promise}, which good parts alone would take back; label bad "
+                "parts too, or take calibration, pass_confidence and reject_confidence out of it"
+            )
 
 
 def _split(parts: Sequence[Part], asked: Asked) -> tuple[list[Part], list[Part], list[str]]:
@@ -330,8 +350,8 @@ def _impossible(key: str, harmed: Floats, of: int, rate: float, sure: float) -> 
     least = math.ceil(1000 * upper_bound(top, of, sure)) / 1000
     return (
         f"no threshold keeps {percent(rate, 1)}, {percent(sure)} sure: {top} of {of} {kind} parts "
-        f"would {what} as the surest of all; label more parts, or mend the model (these parts "
-        f"allow {percent(least, 1)}, but a rate chosen by them is promised on fresh ones only)"
+        f"would {what} as the surest of all; mend the model, or ask for more, and label fresh parts "
+        f"to calibrate on alone: these have been looked at (they would allow {percent(least, 1)})"
     )
 
 
@@ -381,7 +401,14 @@ def _first_week(parts: Sequence[Part], policy: Policy) -> float:
         return 1.0
     levels = [*np.unique(passing), np.nextafter(passing.max(), 1.0)]
     most = FIRST_WEEK_PASSES * len(passing)
-    level = next((found for found in levels if (passing >= found).sum() <= most), 1.0)
+    level = next((found for found in levels if (passing >= found).sum() <= most), None)
+    if level is None:
+        surest = int((passing == passing.max()).sum())
+        product = parts[0].example.product
+        raise CheckFailed(
+            f"{surest} of {len(passing)} good parts are as sure as can be, so no threshold sends "
+            f"half of them to people; lad-agent hold on {product} does, until bad parts are labelled"
+        )
     return max(policy.least_confidence(anomalous=False), float(level))
 
 
@@ -422,6 +449,21 @@ def _quantiles(values: Sequence[float | None]) -> tuple[float, ...]:
     if not there:
         raise CheckFailed("no good part has a verdict; look at what the reasoner answers first")
     return tuple(map(float, np.quantile(there, np.linspace(0, 1, 101))))
+
+
+def _ended(recipe: Recipe, model: str, kept: Sequence[Promise]) -> list[str]:
+    """Promises in force that the new calibration does not renew."""
+    renewed = {promise.quantity for promise in kept}
+    return [
+        f"the recipe's promise of {promise} ends: it was not asked for again"
+        for promise in _in_force(recipe, model)
+        if promise.quantity not in renewed
+    ]
+
+
+def _in_force(recipe: Recipe, model: str) -> tuple[Promise, ...]:
+    made = recipe.calibration
+    return () if made is None or void(made, recipe, model) is not None else made.promises
 
 
 def _notes(parts: Sequence[Part], asked: Asked) -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,15 @@ class Part:
     def right(self) -> bool:
         """Whether the verdict is the truth; no verdict is wrong."""
         return self.judgement.anomalous == self.bad
+
+
+@dataclass(frozen=True)
+class Line:
+    """A part as a line of results tells it; `age` sorts the lines about one picture."""
+
+    part_id: str
+    age: tuple[int, str]
+    part: Part
 
 
 def labelled(path: Path, product: str) -> tuple[list[Example], int]:
@@ -180,24 +189,27 @@ def refuse_trained_on(examples: Iterable[Example], trained: frozenset[str]) -> N
         )
 
 
-def of_results(results: Path, examples: Iterable[Example], recipe: Recipe) -> list[Part]:
-    """The lines of `results` (a results.jsonl) that are about these pictures and this recipe.
+def of_results(
+    results: Path, examples: Iterable[Example], recipe: Recipe
+) -> tuple[list[Part], list[str]]:
+    """The lines of `results` (a results.jsonl) that are about these pictures and this recipe, and
+    in words what was left out of them.
 
-    Of several lines about one picture the last attempt counts.
+    Of several lines about one picture the last attempt counts, of several pictures of one part the
+    last one: a part that was photographed ten times is one part.
 
     Raises:
         UsageError: a line is not of its form, or was judged for another task, by other draws or by
             several models; or there is none.
     """
     known = {e.sha256: e for e in examples}
-    last: dict[str, tuple[tuple[int, str], Part]] = {}
+    last: dict[str, Line] = {}
     for line in jsonl.read(results, partial(part_of, known=known, recipe=recipe)):
         if line is not None:
-            age, part = line
-            before = last.get(part.example.sha256)
-            if before is None or age >= before[0]:
-                last[part.example.sha256] = line
-    parts = [part for _, part in last.values()]
+            before = last.get(line.part.example.sha256)
+            if before is None or line.age >= before.age:
+                last[line.part.example.sha256] = line
+    parts, notes = one_of_each(last.values())
     if not parts:
         raise UsageError(
             f"{results}: no line is about a labelled picture of {recipe.product}; check --truth"
@@ -205,13 +217,26 @@ def of_results(results: Path, examples: Iterable[Example], recipe: Recipe) -> li
     models = sorted({part.judgement.model for part in parts})
     if len(models) > 1:
         raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
-    return sorted(parts, key=lambda part: part.example.sha256)
+    return parts, notes
+
+
+def one_of_each(lines: Collection[Line]) -> tuple[list[Part], list[str]]:
+    """The last picture of every part, by content, and in words how many others there were.
+
+    A promise counts parts: ten pictures of one are no ten independent ones.
+    """
+    last: dict[str, Line] = {}
+    for line in sorted(lines, key=lambda line: line.age[1]):
+        last[line.part_id] = line
+    more = len(lines) - len(last)
+    notes = [f"{more} earlier pictures of parts that were photographed again"] if more else []
+    return sorted((one.part for one in last.values()), key=lambda part: part.example.sha256), notes
 
 
 def part_of(
     entry: Mapping[str, Any], *, known: Mapping[str, Example], recipe: Recipe
-) -> tuple[tuple[int, str], Part] | None:
-    """Age and part of one line of results, `known` by content; None where it is about another.
+) -> Line | None:
+    """The part of one line of results, `known` by content; None where it is about another.
 
     Raises:
         ValueError: it was judged for another task, by other draws, or is not of its form.
@@ -238,7 +263,8 @@ def part_of(
             f"{judgement.samples} more answers were asked for where the recipe asks for {wanted}; "
             "inspect again"
         )
-    return (int(entry.get("attempt", 1)), str(entry.get("id", ""))), Part(example, judgement)
+    age = (int(entry.get("attempt", 1)), str(entry.get("id", "")))
+    return Line(str(entry.get("part_id") or example.sha256), age, Part(example, judgement))
 
 
 def digest(parts: Iterable[Part]) -> str:

@@ -9,6 +9,7 @@ ones in an audit, the others because they were escalated.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from lad_agent.errors import CheckFailed, UsageError
@@ -16,7 +17,7 @@ from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
 from lad_agent.policy import audit_draw
 from lad_agent.recipe import Recipe
-from lad_agent.training.calibration.parts import Part, part_of
+from lad_agent.training.calibration.parts import Line, Part, one_of_each, part_of
 from lad_agent.training.sources import Example
 
 
@@ -36,40 +37,54 @@ class Reviewed:
 def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part], list[str]]:
     """The random sample among the reviewed parts, and in words what was left out of it.
 
-    Of several attempts at one picture the last one counts, of several models the last one's parts.
+    It ends before the oldest part that waits for a person: what people leave for later is no
+    matter of chance, so the parts around it that they did decide are no sample of the line. Of
+    several attempts at one picture the last one counts, of several pictures of one part the last
+    one, of several models the last one's parts.
 
     Raises:
         CheckFailed: no part of the sample is decided.
         UsageError: one picture was found both conforming and nonconforming.
     """
-    last: dict[str, tuple[tuple[int, str], Part]] = {}
+    found: list[tuple[Reviewed, Line]] = []
     left_out: Counter[str] = Counter()
     for one in sorted(reviewed, key=lambda one: one.outcome.id):
         if one.outcome.product != recipe.product or not _drawn(one):
             continue
-        if one.finding is None:
-            left_out["wait for a person yet: decide them first"] += 1
-            continue
         example = _example(one)
         entry = one.outcome.model_dump(mode="json")
         try:
-            found = part_of(entry, known={example.sha256: example}, recipe=recipe)
+            line = part_of(entry, known={example.sha256: example}, recipe=recipe)
         except ValueError:
             left_out["were judged for another task, by other draws, or by an older version"] += 1
             continue
-        if found is not None:
-            _refuse_contradiction(last.get(example.sha256), found)
-            last[example.sha256] = found
-    if not last:
+        if line is not None:
+            found.append((one, line))
+    if not found:
         raise CheckFailed(
             f"no part of {recipe.product} that was reviewed by chance can calibrate; raise "
             "audit_rate in the recipe (at 1 every part is reviewed), or label pictures"
         )
-    newest = max(last.values(), key=lambda one: one[0][1])[1].judgement.model
-    parts = [part for _, part in last.values() if part.judgement.model == newest]
-    left_out[f"were judged by another model than {newest}"] = len(last) - len(parts)
-    notes = [f"{number} reviewed parts that {why}" for why, number in left_out.items() if number]
-    return sorted(parts, key=lambda part: part.example.sha256), notes
+    newest = found[-1][1].part.judgement.model
+    own = [(one, line) for one, line in found if line.part.judgement.model == newest]
+    left_out[f"were judged by another model than {newest}"] = len(found) - len(own)
+    complete = list(takewhile(lambda pair: pair[0].finding is not None, own))
+    if not complete:
+        waits = own[0][0].outcome
+        raise CheckFailed(
+            f"{waits.part_id}, the oldest part of {recipe.product} that chance has picked, waits "
+            "for a person; decide it first (lad-agent review list), and those after it"
+        )
+    left_out["came after one that waits for a person yet: decide it first"] = len(own) - len(
+        complete
+    )
+    last: dict[str, Line] = {}
+    for _, line in complete:
+        _refuse_contradiction(last.get(line.part.example.sha256), line)
+        last[line.part.example.sha256] = line
+    parts, notes = one_of_each(last.values())
+    told = [f"{number} reviewed parts that {why}" for why, number in left_out.items() if number]
+    return parts, told + notes
 
 
 def _drawn(one: Reviewed) -> bool:
@@ -92,11 +107,9 @@ def _example(one: Reviewed) -> Example:
     )
 
 
-def _refuse_contradiction(
-    before: tuple[tuple[int, str], Part] | None, now: tuple[tuple[int, str], Part]
-) -> None:
-    if before is not None and before[1].bad != now[1].bad:
+def _refuse_contradiction(before: Line | None, now: Line) -> None:
+    if before is not None and before.part.bad != now.part.bad:
         raise UsageError(
-            f"{now[1].example.image}: found conforming in one review and nonconforming in another; "
-            "take one of them back"
+            f"{now.part.example.image}: found conforming in one review and nonconforming in "
+            "another; take one of them back"
         )

@@ -11,6 +11,7 @@ from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.judgement import Result
 from lad_agent.policy import decide_by_recipe
 from lad_agent.recipe import Recipe
+from lad_agent.software import versions
 from lad_agent.training.calibration import Asked, Costs, Made, Part, choose, text, values
 from lad_agent.training.calibration.choosing import side
 from tests.scripted import write_recipe
@@ -143,6 +144,35 @@ def test_equally_sure_good_parts_alone_pass_by_no_more_than_half(loaded: Recipe)
     assert choose([*same, *surer], loaded, Asked(overkill=0.2)).results.count(Result.OK) == 20
 
 
+def test_good_parts_of_whom_all_are_as_sure_as_can_be_choose_nothing(loaded: Recipe) -> None:
+    same = [part(f"g{n}", False, False, 1.0) for n in range(60)]
+    words = "60 of 60 good parts are as sure as can be.*lad-agent hold on screw_bag"
+    with pytest.raises(CheckFailed, match=words):
+        choose(same, loaded, Asked(overkill=0.2))
+
+
+def test_good_parts_alone_take_no_promise_about_escapes_back(made: Made, loaded: Recipe) -> None:
+    signed = replace(loaded, policy=made.policy, calibration=made.calibration)
+    words = "promises at most 1.0% escapes, 95% sure, which good parts alone would take back"
+    with pytest.raises(CheckFailed, match=words):
+        choose(parts(200, 0), signed, Asked(overkill=0.2))
+    # Made for another task it is in force no longer, and its threshold on another scale.
+    other = replace(signed, task_version="other")
+    plain = choose(parts(200, 0), replace(loaded, task_version="other"), Asked(overkill=0.2))
+    again = choose(parts(200, 0), other, Asked(overkill=0.2))
+    assert again.changes == plain.changes
+
+
+def test_a_promise_that_is_not_asked_for_again_ends_with_a_word(made: Made, loaded: Recipe) -> None:
+    signed = replace(loaded, policy=made.policy, calibration=made.calibration)
+    again = choose(parts(700, 700), signed, Asked(), by="ana")
+    assert again.changes["reject_confidence"] is None
+    assert "promise of at most 5.0% overkill, 95% sure ends: it was not asked for" in text(again)
+    assert "ends" not in text(choose(parts(700, 700), signed, Asked(overkill=0.05)))
+    assert again.calibration.by == "ana"
+    assert again.calibration.software == versions()
+
+
 def test_good_parts_alone_never_make_a_recipe_milder(loaded: Recipe) -> None:
     strict = replace(loaded, policy=loaded.policy.model_copy(update={"min_confidence": 0.95}))
     made = choose(parts(200, 0), strict, Asked(overkill=0.2))
@@ -178,7 +208,7 @@ def test_too_few_are_refused_with_how_many_more(
 def test_all_scores_equal_promise_nothing(loaded: Recipe) -> None:
     same = [part(f"g{n}", False, False, 0.8) for n in range(300)]
     same += [part(f"b{n}", True, n % 10 > 0, 0.8) for n in range(300)]
-    words = "30 of 300 bad parts would pass as the surest of all; label more parts"
+    words = "30 of 300 bad parts would pass as the surest of all; mend the model.*label fresh parts to calibrate on alone"
     with pytest.raises(CheckFailed, match=words):
         choose(same, loaded, Asked(fit_share=0))
     assert choose(same, loaded, Asked(escape=0.134, fit_share=0)).count(bad=True, result=Result.OK)

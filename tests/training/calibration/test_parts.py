@@ -58,10 +58,10 @@ def _results(folder: Path, examples: list[Example], loaded: Recipe, **more: Any)
 
 def test_results_are_joined_by_content(tray: Path, loaded: Recipe) -> None:
     examples, left_out = labelled(tray, "tray")
-    parts = of_results(_results(tray.parent, examples, loaded), examples, loaded)
+    parts, notes = of_results(_results(tray.parent, examples, loaded), examples, loaded)
     assert {p.example.sha256 for p in parts} == {e.sha256 for e in examples}
     assert (sum(p.bad for p in parts), all(p.right for p in parts), left_out) == (4, True, 0)
-    assert parts[0].judgement.places == ("A1",)
+    assert (parts[0].judgement.places, notes) == (("A1",), [])
     assert digest(parts) == digest(parts[::-1])
 
 
@@ -80,8 +80,17 @@ def test_the_last_attempt_counts(tray: Path, loaded: Recipe) -> None:
     first = _results(tray.parent, examples[:1], loaded, anomalous=True, attempt=2).read_text()
     path = _results(tray.parent, examples[:1], loaded, attempt=1)
     path.write_text(first + path.read_text())
-    [part] = of_results(path, examples, loaded)
+    [part], _ = of_results(path, examples, loaded)
     assert part.judgement.anomalous is True
+
+
+def test_a_part_photographed_again_is_one_part(tray: Path, loaded: Recipe) -> None:
+    examples, _ = labelled(tray, "tray")
+    path = _results(tray.parent, examples, loaded, part_id="always the same")
+    parts, notes = of_results(path, examples, loaded)
+    assert [part.example for part in parts] == [examples[-1]]
+    earlier = len(examples) - 1
+    assert notes == [f"{earlier} earlier pictures of parts that were photographed again"]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +165,7 @@ def test_the_data_hash_is_of_content_and_label_whatever_the_order(
     tray: Path, loaded: Recipe
 ) -> None:
     examples, _ = labelled(tray, "tray")
-    found = of_results(_results(tray.parent, examples, loaded), examples, loaded)
+    found, _ = of_results(_results(tray.parent, examples, loaded), examples, loaded)
     assert digest(found) == digest(found[::-1])
     first, *others = found
     for changed in ({"sha256": "0" * 64}, {"kind": "logical"}):

@@ -80,20 +80,32 @@ def test_parts_without_a_picture_an_answer_or_a_known_rate(loaded: Recipe) -> No
 def test_what_is_left_out_is_told(loaded: Recipe) -> None:
     line = [
         _one(loaded, 0),
-        _one(loaded, 1, bad=None),
-        _one(loaded, 2, task_version="older"),
-        _one(loaded, 3, samples=4, agreement=1.0),
-        _one(loaded, 4, mean_logprob=None, sum_logprob=None),
-        _one(loaded, 5, model="older", id="0"),
+        _one(loaded, 1, bad=None, task_version="older"),
+        _one(loaded, 2, samples=4, agreement=1.0),
+        _one(loaded, 3, mean_logprob=None, sum_logprob=None),
+        _one(loaded, 4, bad=None, model="older", id="0"),
+        _one(loaded, 5, part_id="p0"),
+        _one(loaded, 6, bad=None),
+        _one(loaded, 7),
     ]
     parts, notes = of_reviews(line, loaded)
-    assert len(parts) == 1
+    assert [part.example.image.name for part in parts] == ["5.png"]
     assert notes == [
-        "1 reviewed parts that wait for a person yet: decide them first",
         "3 reviewed parts that were judged for another task, by other draws, or by an older "
         "version",
         "1 reviewed parts that were judged by another model than scripted",
+        "2 reviewed parts that came after one that waits for a person yet: decide it first",
+        "1 earlier pictures of parts that were photographed again",
     ]
+
+
+def test_parts_that_wait_are_no_matter_of_chance(loaded: Recipe) -> None:
+    """All that was escalated is decided, no audit of what passed: that promises nothing."""
+    line = [_one(loaded, n, bad=True if n % 10 else None) for n in range(400)]
+    with pytest.raises(CheckFailed, match="p0, the oldest part of tray .* waits for a person"):
+        of_reviews(line, loaded)
+    decided = [_one(loaded, n, bad=bool(n % 10)) for n in range(40)]
+    assert len(of_reviews(decided + line[40:], loaded)[0]) == 40
 
 
 def test_of_several_attempts_the_last_one_counts(loaded: Recipe) -> None:
