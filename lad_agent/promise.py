@@ -71,13 +71,15 @@ class Line:
     `harmed` are those with the result that does the harm (OK for escapes, NotOK for overkill),
     `spared` those with the other, both by their probability of an audit, and counting the promise's
     class (bad parts for escapes, good ones for overkill). `undecided` are the escalated parts that
-    are of that class or not looked at yet; `parts` is how many there are in all.
+    are of that class or not looked at yet, `known` those of them that people found to be of it;
+    `parts` is how many there are in all.
     """
 
     harmed: tuple[Audited, ...]
     spared: tuple[Audited, ...]
     undecided: int
     parts: int
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,20 @@ def broken(at_most: float, line: Line, *, sure: float = ALARM_SURE) -> bool:
     third = (1 - sure) / 3
     found = share(line.harmed, 1 - third, lower=lower_at_all_times, upper=upper_at_all_times)
     return found.lower > allowed(at_most, line, sure=1 - 2 * third)
+
+
+def kept(at_most: float, line: Line, *, sure: float = SURE) -> bool:
+    """Whether no more than `at_most` is harmed, with certainty `sure` at one look.
+
+    As `allowed`, turned round: the most that can be harmed against the least that is known of the
+    class not to be. What nobody has looked at speaks for neither, so few audits show nothing.
+    """
+    each = 1 - (1 - sure) / 2
+    if at_most >= 1:
+        return True
+    most = share(line.harmed, each).upper * sum(group.parts for group in line.harmed)
+    least = share(line.spared, each).lower * sum(group.parts for group in line.spared)
+    return most <= at_most / (1 - at_most) * (line.known + least)
 
 
 def drift(reference: Sequence[float], now: Sequence[float], of: int | None = None) -> Drift:

@@ -1,5 +1,7 @@
 """Audits against the promise, and drift: exact where it must be, the same by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +116,33 @@ def test_a_broken_promise_is_seen_and_a_kept_one_not() -> None:
     assert not promise.broken(0.01, Line((), (), 0, 0))
     # Parts that nobody has looked at yet may all be bad: no alarm before the queue is worked off.
     assert not promise.broken(0.01, _line(Audited(2000, 400, 4), rejected, 5000))
+
+
+def test_a_promise_is_kept_only_where_audits_show_it() -> None:
+    rejected = Audited(400, 400, 400)
+    assert promise.kept(0.05, _line(Audited(2000, 2000, 5), rejected, 0))
+    assert not promise.kept(0.05, _line(Audited(2000, 2000, 30), rejected, 0))
+    # One good audit shows nothing, and parts that nobody has looked at speak for nobody.
+    assert not promise.kept(0.05, _line(Audited(2000, 1, 0), rejected, 0))
+    assert not promise.kept(0.05, _line(Audited(2000, 2000, 5), Audited(0, 0, 0), 400))
+    known = replace(_line(Audited(2000, 2000, 5), Audited(0, 0, 0), 400), known=400)
+    assert promise.kept(0.05, known)
+    assert promise.kept(1.0, _line(Audited(2000, 2000, 2000), rejected, 0))
+
+
+@settings(deadline=None)
+@given(st.integers(1, 500), st.integers(0, 500), st.integers(0, 500), st.data())
+def test_no_promise_is_both_kept_and_broken(
+    passed: int, rejected: int, undecided: int, data: st.DataObject
+) -> None:
+    audited = data.draw(st.integers(0, passed))
+    harmed = Audited(passed, audited, data.draw(st.integers(0, audited)))
+    seen = data.draw(st.integers(0, rejected))
+    spared = Audited(rejected, seen, data.draw(st.integers(0, seen)))
+    known = data.draw(st.integers(0, undecided))
+    line = replace(_line(harmed, spared, undecided), known=known)
+    rate = data.draw(st.floats(0.001, 0.5))
+    assert not (promise.kept(rate, line) and promise.broken(rate, line))
 
 
 def test_a_kept_promise_raises_no_alarm_however_often_one_looks() -> None:

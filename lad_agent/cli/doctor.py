@@ -12,7 +12,7 @@ from lad_agent.cli import options
 
 if TYPE_CHECKING:
     from lad_agent.settings import Settings
-    from lad_agent.store.holds import Hold
+    from lad_agent.store.holds import Broken, Hold
     from lad_agent.store.outbox import SinkState
 
 PACKAGES = ("torch", "transformers", "langgraph", "sqlalchemy", "pillow", "pydantic", "openai")
@@ -163,7 +163,7 @@ def _served(spec: str) -> Finding:
 
 def _store(chosen: Settings) -> list[Finding]:
     from lad_agent.errors import LadAgentError
-    from lad_agent.store import InspectionFilter, ReviewFilter, holds, open_store, outbox
+    from lad_agent.store import InspectionFilter, ReviewFilter, holds, open_store, outbox, promises
 
     if "://" not in chosen.store and not Path(chosen.store).exists():
         return [Finding("store", "ok", f"{chosen.store}: not there yet, inspect makes it")]
@@ -173,6 +173,7 @@ def _store(chosen: Settings) -> list[Finding]:
             waiting = len(audit.reviews(ReviewFilter(decided=False)))
             schema, name = audit.schema_version, audit.name
             on, alarms = audit.ask(holds.holds), audit.ask(holds.alarms)
+            unseen = holds.not_raised(audit.ask(promises.broken), alarms)
             sinks = audit.ask(outbox.sinks)
     except LadAgentError as error:
         remedy = "give another --store until it is mended"
@@ -185,6 +186,10 @@ def _store(chosen: Settings) -> list[Finding]:
             Finding("alarm", "alarm", f"{one}, since {one.raised_at[:16]}", _release(one.product))
             for one in alarms
         ),
+        *(
+            Finding("alarm", "alarm", f"{one.product}: {one.what}: {one.detail}", _raise(one))
+            for one in unseen
+        ),
         *(_sink(one) for one in sinks),
     ]
 
@@ -192,6 +197,13 @@ def _store(chosen: Settings) -> list[Finding]:
 def _held(one: Hold) -> str:
     what = one.product or "all products"
     return f"{what}: every part goes to people, by {one.on_by} since {one.on_at[:16]}: {one.reason}"
+
+
+def _raise(one: Broken) -> str:
+    return (
+        "nobody has raised that alarm yet (inspect, watch, serve and review decide do); "
+        f"lad-agent hold on {one.product} --reason TEXT sends its parts to people"
+    )
 
 
 def _release(product: str | None) -> str:

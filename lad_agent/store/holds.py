@@ -106,14 +106,9 @@ def raise_alarms(unit: Unit, station: str, by: str, found: Sequence[Broken]) -> 
 
     Returns the new alarms.
     """
-    standing = {
-        (row.product, row.recipe_version, row.model, row.calibrated_at, row.what)
-        for row in unit.connection.execute(_STANDING)
-    }
+    standing = [Alarm(*row) for row in unit.connection.execute(_STANDING)]
     new = []
-    for one in found:
-        if (one.product, one.recipe_version, one.model, one.calibrated_at, one.what) in standing:
-            continue
+    for one in not_raised(found, standing):
         payload = {"id": new_id(), **asdict(one)}
         del payload["hold"]
         unit.happened(
@@ -135,12 +130,22 @@ def alarms(session: Session) -> list[Alarm]:
     return [Alarm(*row) for row in session.execute(_STANDING)]
 
 
+def not_raised(found: Sequence[Broken], standing: Sequence[Alarm]) -> list[Broken]:
+    """What is broken and stands in no alarm yet."""
+    told = {_about(alarm) for alarm in standing}
+    return [one for one in found if _about(one) not in told]
+
+
 def why_held(session: Session, product: str) -> str | None:
     """Why every part of `product` goes to people now, in words; None: no hold is on."""
     for hold in session.execute(_HOLDS):
         if hold.product in (None, product):
             return f"by {hold.on_by} since {hold.on_at}: {hold.reason}"
     return None
+
+
+def _about(one: Broken | Alarm) -> tuple[str | None, ...]:
+    return one.product, one.recipe_version, one.model, one.calibrated_at, one.what
 
 
 def _on(unit: Unit, product: str | None) -> list[Hold]:

@@ -66,8 +66,9 @@ class Watched:
     quantity; `parts` have the result that does the harm (passed for escapes), of these `audited`
     were decided and `found` are of the promise's class (bad). `rate` of `parts`, between `low` and
     `high` with 95 % certainty each, is of that class, and `allowed` is the most that the promise
-    leaves room for. `state` is `kept so far`, `unknown` or `broken`. The promise is valid for
-    parts with the `mix` of defects that it was made on.
+    leaves room for. `state` is `kept so far` or `broken` where the audits show it, `open` where
+    they show neither, `unknown` where there is none. The promise is valid for parts with the `mix`
+    of defects that it was made on.
     """
 
     product: str
@@ -91,8 +92,9 @@ class Watched:
 class Drifted:
     """How far the newest parts not known to be bad are from the good ones of the calibration.
 
-    `what` is confidence or anomaly_score; `parts` is how many were compared. `state` is
-    `too few`, `as calibrated` or `drifted`.
+    `what` is confidence or anomaly_score; `parts` is how many were compared, of which `waiting` are
+    not decided by a person yet: bad ones among these look like drift. `state` is `too few`,
+    `as calibrated` or `drifted`.
     """
 
     product: str
@@ -101,6 +103,7 @@ class Drifted:
     calibrated_at: str
     what: str
     parts: int
+    waiting: int
     ks: float | None
     ks_p_value: float | None
     psi: float | None
@@ -188,9 +191,10 @@ def watched(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Wat
 def drifted(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Drifted]:
     """Confidence and score of every calibration in force, by product."""
     return [
-        _drifted(one, what, values)
+        _drifted(one, what, values, waiting)
         for one in _calibrated(session, wanted)
-        for what, values in _newest(session, wanted, one).items()
+        for newest, waiting in [_newest(session, wanted, one)]
+        for what, values in newest.items()
     ]
 
 
@@ -300,9 +304,14 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         spared=(spared,),
         undecided=waiting.parts - waiting.audited + waiting.found,
         parts=sum(looked.parts for looked in found.values()),
+        known=waiting.found,
     )
     estimate = promise.share(line.harmed, promise.SURE)
-    breaks = promise.broken(promised.at_most, line)
+    state = "unknown" if estimate.rate is None else "open"
+    if promise.broken(promised.at_most, line):
+        state = "broken"
+    elif state == "open" and promise.kept(promised.at_most, line):
+        state = "kept so far"
     return Watched(
         product=one.product,
         recipe_version=one.recipe_version,
@@ -317,15 +326,18 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         low=estimate.lower,
         high=estimate.upper,
         allowed=promise.allowed(promised.at_most, line),
-        state="broken" if breaks else "unknown" if estimate.rate is None else "kept so far",
+        state=state,
         mix=one.calibration.mix,
     )
 
 
-def _newest(session: Session, wanted: InspectionFilter, one: _Calibrated) -> dict[str, list[float]]:
-    """Confidence and score of the newest parts that nobody knows to be bad."""
+def _newest(
+    session: Session, wanted: InspectionFilter, one: _Calibrated
+) -> tuple[dict[str, list[float]], int]:
+    """Confidence and score of the newest parts that nobody knows to be bad, and how many of them
+    wait for a person."""
     query = (
-        select(JudgementRow.confidence, JudgementRow.anomaly_score)
+        select(JudgementRow.confidence, JudgementRow.anomaly_score, Inspection.final)
         .join(Inspection, Inspection.id == JudgementRow.inspection_id)
         .where(
             Inspection.recipe_version == one.recipe_version,
@@ -342,15 +354,16 @@ def _newest(session: Session, wanted: InspectionFilter, one: _Calibrated) -> dic
     if one.since is not None:
         query = query.where(Inspection.id >= queries.id_at(one.since))
     rows = session.execute(query).all()
-    return {
-        "confidence": [sure for sure, _ in rows if sure is not None],
-        "anomaly_score": [score for _, score in rows if score is not None],
+    values = {
+        "confidence": [sure for sure, _, _ in rows if sure is not None],
+        "anomaly_score": [score for _, score, _ in rows if score is not None],
     }
+    return values, sum(final is None for _, _, final in rows)
 
 
-def _drifted(one: _Calibrated, what: str, values: Sequence[float]) -> Drifted:
+def _drifted(one: _Calibrated, what: str, values: Sequence[float], waiting: int) -> Drifted:
     made = one.calibration
-    known = (one.product, one.recipe_version, made.model, made.made_at, what, len(values))
+    known = (one.product, one.recipe_version, made.model, made.made_at, what, len(values), waiting)
     if len(values) < promise.FEWEST:
         return Drifted(*known, None, None, None, "too few")
     found = promise.drift(getattr(made.reference, what), values, made.chosen_on.good)
@@ -360,9 +373,10 @@ def _drifted(one: _Calibrated, what: str, values: Sequence[float]) -> Drifted:
 
 def _told(one: Watched | Drifted) -> str:
     if isinstance(one, Drifted):
+        waits = f"; {one.waiting} of them wait for a person" if one.waiting else ""
         return (
             f"the last {one.parts} parts differ from the calibration's good ones "
-            f"(KS {one.ks:.2f}, p {one.ks_p_value:.1g}, PSI {one.psi:.2f})"
+            f"(KS {one.ks:.2f}, p {one.ks_p_value:.1g}, PSI {one.psi:.2f}){waits}"
         )
     found, whose = ("bad", "passed") if one.what == "escape_rate" else ("good", "rejected")
     return (

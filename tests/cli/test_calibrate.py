@@ -296,9 +296,17 @@ def test_a_promise_that_is_broken_on_the_line_stops_it(
     audits = [one["id"] for one in cli("review", "list", "--json").json]
     assert 10 < len(audits) < 30
     bad_found = ("--finding", "nonconforming", "--disposition", "scrap", "--comment", "seen")
-    for review in audits[:10]:
-        assert cli("review", "decide", review, *bad_found).code == 0
+    scrap = ReviewDecision(
+        finding=Finding.NONCONFORMING, disposition=Disposition.SCRAP, comment="seen", by="mes"
+    )
+    with open_store("lad-agent.db") as audit:  # a workflow of one's own, which watches nothing
+        for review in audits[:9]:
+            audit.decide_review(review, scrap)
     ran = cli("doctor")
+    assert (ran.code, "nobody has raised that alarm yet" in ran.error) == (5, True), ran
+    assert cli("review", "decide", audits[9], *bad_found).code == 0
+    ran = cli("doctor")
+    assert "nobody has raised" not in ran.out
     assert (ran.code, "alarm: line: escape_rate: " in ran.error) == (5, True), ran
     [watched] = cli("audit", "stats", "--by", "promise", "--json").json
     assert (watched["what"], watched["state"]) == ("escape_rate", "broken")

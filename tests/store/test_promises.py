@@ -108,10 +108,14 @@ def test_a_kept_promise_raises_nothing(store: AuditStore, calibrated: Recipe) ->
     assert watched(store).state == "unknown"
     put(store, calibrated, "more", 100, audits=60)
     found = watched(store)
-    assert (found.what, found.state, found.rate) == ("escape_rate", "kept so far", 0.0)
+    # Thirty rejected, of whom nobody has looked at one, and 60 audits: neither kept nor broken.
+    assert (found.what, found.state, found.rate) == ("escape_rate", "open", 0.0)
     assert found.promise == "at most 1.0% escapes, 95% sure"
     assert promises.check(store, "line-1", "anna") == []
     assert store.ask(lambda s: promises.watched(s, InspectionFilter(product="other"))) == []
+    put(store, calibrated, "caught", 1500, NOT_OK, audits=1500, bad=1500)
+    put(store, calibrated, "all", 300, audits=300)
+    assert watched(store).state == "kept so far"
 
 
 def test_a_broken_promise_is_one_alarm_until_it_is_answered(
@@ -189,7 +193,7 @@ def test_overkill_is_watched_likewise(store: AuditStore, tmp_path: Path) -> None
 def test_parts_that_wait_for_a_person_may_be_bad(store: AuditStore, calibrated: Recipe) -> None:
     put(store, calibrated, "passed", 200, audits=40, bad=6)
     put(store, calibrated, "waiting", 3000, DOUBT)
-    assert watched(store).state == "kept so far"
+    assert watched(store).state == "open"
     assert watched(store).allowed > 0.1
 
 
@@ -292,10 +296,12 @@ def test_drift_is_an_alarm(judged: tuple[AuditStore, Recipe]) -> None:
     # Parts that are known to be bad are no part of the comparison.
     put(store, recipe, "bad", 200, NOT_OK, confidence=0.82)
     assert {one.parts for one in store.ask(promises.drifted)} == {499}
-    put(store, recipe, "darker", 400, confidence=0.82)
+    put(store, recipe, "darker", 380, confidence=0.82)
+    put(store, recipe, "waiting", 20, DOUBT, confidence=0.82)
     alarms = promises.check(store, "line-1", "anna")
     assert [alarm.what for alarm in alarms] == ["confidence", "anomaly_score"]
     assert alarms[0].detail.startswith("the last 899 parts differ from the calibration's good ones")
+    assert alarms[0].detail.endswith("; 20 of them wait for a person")
     assert promises.check(store, "line-1", "anna") == []
 
 

@@ -350,8 +350,9 @@ def _impossible(key: str, harmed: Floats, of: int, rate: float, sure: float) -> 
     least = math.ceil(1000 * upper_bound(top, of, sure)) / 1000
     return (
         f"no threshold keeps {percent(rate, 1)}, {percent(sure)} sure: {top} of {of} {kind} parts "
-        f"would {what} as the surest of all; mend the model, or ask for more, and label fresh parts "
-        f"to calibrate on alone: these have been looked at (they would allow {percent(least, 1)})"
+        f"would {what} as the surest of all; mend the model, or promise less, and label fresh "
+        "parts to calibrate on alone: these have been looked at (they would allow "
+        f"{percent(least, 1)})"
     )
 
 
@@ -406,8 +407,9 @@ def _first_week(parts: Sequence[Part], policy: Policy) -> float:
         surest = int((passing == passing.max()).sum())
         product = parts[0].example.product
         raise CheckFailed(
-            f"{surest} of {len(passing)} good parts are as sure as can be, so no threshold sends "
-            f"half of them to people; lad-agent hold on {product} does, until bad parts are labelled"
+            f"{surest} of {len(passing)} good parts are as sure as can be, and no threshold sends "
+            f"half of them to people; until bad parts are labelled, lad-agent hold on {product} "
+            "sends all"
         )
     return max(policy.least_confidence(anomalous=False), float(level))
 

@@ -208,7 +208,7 @@ def test_too_few_are_refused_with_how_many_more(
 def test_all_scores_equal_promise_nothing(loaded: Recipe) -> None:
     same = [part(f"g{n}", False, False, 0.8) for n in range(300)]
     same += [part(f"b{n}", True, n % 10 > 0, 0.8) for n in range(300)]
-    words = "30 of 300 bad parts would pass as the surest of all; mend the model.*label fresh parts to calibrate on alone"
+    words = "30 of 300 bad parts would pass as the surest of all; mend the model.*label fresh parts"
     with pytest.raises(CheckFailed, match=words):
         choose(same, loaded, Asked(fit_share=0))
     assert choose(same, loaded, Asked(escape=0.134, fit_share=0)).count(bad=True, result=Result.OK)

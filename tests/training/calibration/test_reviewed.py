@@ -102,7 +102,7 @@ def test_what_is_left_out_is_told(loaded: Recipe) -> None:
 def test_parts_that_wait_are_no_matter_of_chance(loaded: Recipe) -> None:
     """All that was escalated is decided, no audit of what passed: that promises nothing."""
     line = [_one(loaded, n, bad=True if n % 10 else None) for n in range(400)]
-    with pytest.raises(CheckFailed, match="p0, the oldest part of tray .* waits for a person"):
+    with pytest.raises(CheckFailed, match=r"p0, the oldest part of tray .* waits for a person"):
         of_reviews(line, loaded)
     decided = [_one(loaded, n, bad=bool(n % 10)) for n in range(40)]
     assert len(of_reviews(decided + line[40:], loaded)[0]) == 40
