@@ -4,7 +4,8 @@
 
 `--count` is the number of parts a product, half of them anomalous, within the ranges of training;
 half as many more are from beyond them. All are judged twice: by the model, and by a copy of it that
-was weakened on purpose (noise on its weights). Every confidence is learned, and every threshold
+was weakened on purpose (noise on its weights); those in doubt are asked four times more, so that
+there is an agreement to tell of. Every confidence is learned, and every threshold
 chosen, on other parts than are scored: of three thirds by content one fits, one chooses and one is
 scored, in three turns, so that every part is scored once; parts from beyond the ranges fit and
 choose nothing.
@@ -86,7 +87,8 @@ def main() -> None:
         "weakened": weakened(options.model, options.keep, WEAKENED),
     }
     for name, model in models.items():
-        found = judged.parts([*inside, *beyond], model, options.keep, jobs=options.jobs)
+        keys = [*inside, *beyond]
+        found = judged.parts(keys, model, options.keep, way=judged.DRAWN, jobs=options.jobs)
         ranges = (found[: len(inside)], found[len(inside) :])
         for verdicts, only in (("all verdicts", None), ("said to be good", False)):
             groups = [[part for part in group if _is(part, only)] for group in ranges]
@@ -214,17 +216,17 @@ def _scored(
     def values(parts: Sequence[Part]) -> Floats:
         return np.array([read(part.judgement) for part in parts], dtype=np.float64)
 
-    def decidable(parts: Sequence[Part]) -> Flags:
-        return np.array([_decidable(part) for part in parts], dtype=bool)
+    def open_to_it(parts: Sequence[Part]) -> Flags:
+        return np.array([decidable(part) for part in parts], dtype=bool)
 
-    chosen_from = [part for part in choose if _decidable(part)]
+    chosen_from = [part for part in choose if decidable(part)]
     right = np.array([part.right for part in chosen_from], dtype=bool)
     least = threshold(values(chosen_from), right, error) if chosen_from else np.inf
     sure = values(score)
-    return Scored(score, sure, decidable(score) & (sure >= least))
+    return Scored(score, sure, open_to_it(score) & (sure >= least))
 
 
-def _decidable(part: Part) -> bool:
+def decidable(part: Part) -> bool:
     """Whether confidence alone decides if a person looks at the part."""
     return side(part.judgement, POLICY) is not Result.NOT_DECIDABLE
 

@@ -1,39 +1,50 @@
 """As evidence fades: escalations, bad parts passed and verdicts right, against strength.
 
-    python -m benchmarks.degradations [--count 40] [--model FOLDER] [--keep DIR] [--image FILE]
-                                      [--jobs N]
+    python -m benchmarks.degradations [--count 40] [--escape 0.05] [--model FOLDER] [--keep DIR]
+                                      [--image FILE] [--jobs N]
 
 `--count` is the number of parts a product, half of them anomalous. Each is photographed, spoiled by
 one degradation of `lad_agent.training.degradations` at one strength, and judged and decided as on
-the line, gate and shipped policy included. The same for pictures of another product, for a
-reference of another product, and without one. Prints tables, and draws the curves into a PNG or
-SVG. What was counted is kept (`--keep`), and a run that was killed goes on. By default 10,400
-judgements, some 20 minutes on two cores; `--count 20` takes half of it.
+the line, gate included: by the shipped recipe as it is, and by the same recipe after a calibration,
+which promises `--escape` at 95% and was made, as `lad-agent calibrate` makes it, on 680 plain parts
+a product that are none of these. It has seen no spoiled part, and promised nothing of them. The
+same for pictures of another product, for a reference of another product, and without one: these
+references make another task, for which a calibration is void.
+
+Prints tables, with exact intervals, and draws the curves into a PNG or SVG. What was judged is kept
+(`--keep`, the plain parts with those of `benchmarks.people`), and a run that was killed goes on. By
+default 10,400 judgements and 3,400 plain ones, some 26 minutes on two cores; `--count 20` takes two
+thirds of it.
 """
 
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import judged
-from benchmarks.judged import Key
-from lad_agent import policy, recipe
-from lad_agent.judgement import Result
+from benchmarks.judged import Key, share
+from lad_agent import recipe
+from lad_agent.errors import CheckFailed
+from lad_agent.judgement import Judgement, Result
+from lad_agent.policy import decide_by_recipe
+from lad_agent.promise import SURE
 from lad_agent.recipe import Recipe
 from lad_agent.training import synloco
+from lad_agent.training.calibration import Asked, Part, choose
 from lad_agent.training.degradations import DEGRADATIONS, degraded
 from lad_agent.training.workers import pool
 
 STRENGTHS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 OTHERS = ("another product", "another product's reference", "no reference")
 IMAGE = Path("docs/images/degradation.svg")
+
+PLAIN = 680
+"""Parts a product that a calibration is made on, half of them anomalous."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +56,13 @@ class Spoiled:
     strength: float
 
     @property
+    def product(self) -> str:
+        return self.keys[0].product
+
+    @property
     def told(self) -> dict[str, Any]:
         """What its line among the kept ones says of it."""
-        product = self.keys[0].product
-        return {"product": product, "what": self.what, "strength": self.strength}
+        return {"product": self.product, "what": self.what, "strength": self.strength}
 
 
 @dataclass(frozen=True)
@@ -68,50 +82,100 @@ class Counts:
         return Counts(*(a + b for a, b in pairs))
 
     @property
-    def shares(self) -> tuple[float, float, float, float]:
-        """Sent to people; bad parts passed, of the bad; good ones passed, of the good; balanced
-        accuracy (no verdict is wrong)."""
+    def seen(self) -> Sequence[tuple[int, int]]:
+        """How many of how many, for each of `TITLES`."""
         return (
-            self.escalated / max(1, self.good + self.bad),
-            self.passed_bad / max(1, self.bad),
-            self.passed_good / max(1, self.good),
-            (self.right_bad / max(1, self.bad) + self.right_good / max(1, self.good)) / 2,
+            (self.escalated, self.good + self.bad),
+            (self.passed_bad, self.bad),
+            (self.passed_good, self.good),
         )
+
+    @property
+    def accuracy(self) -> float:
+        """Balanced accuracy; no verdict is wrong."""
+        return (self.right_bad / max(1, self.bad) + self.right_good / max(1, self.good)) / 2
 
 
 Curves = Mapping[tuple[str, float], Counts]
-TITLES = ("Sent to people", "Bad parts passed", "Good parts passed", "Balanced accuracy")
-"""Of `Counts.shares`."""
+"""By degradation and strength."""
+
+TITLES = ("sent to people", "bad parts passed", "good parts passed")
+ACCURACY = "balanced accuracy"
+_OF = ("parts", "bad parts", "good parts")
 
 
 def main() -> None:
     parser = judged.arguments(__doc__, count=40, fewest=2)
+    parser.add_argument("--escape", type=float, default=0.05)
     parser.add_argument("--image", type=Path, default=IMAGE)
     options = parser.parse_args()
-    found = measure(options.model, options.count, options.keep, options.jobs)
+    keys = plain(options.count)
+    on = judged.parts(keys, options.model, options.keep, jobs=options.jobs)
+    recipes, refused = calibrated(on, options.escape)
+    judgements = measure(options.model, options.count, options.keep, options.jobs)
+    shipped = {product: recipe.load(recipe.shipped(product)) for product in synloco.PRODUCTS}
+    found = {"as shipped": curves(judgements, shipped)}
+    if recipes:
+        found[f"calibrated for {options.escape:.0%}"] = curves(judgements, recipes)
     print(markdown(found))
+    print(f"\nIn brackets: {SURE:.0%}, exact.")
+    for words in refused:
+        print(f"Not among the calibrated: {words}")
     draw(found, options.image)
     print(f"\n{options.image}", file=sys.stderr)
 
 
-def measure(model: Path, count: int, keep: Path, jobs: int) -> Curves:
-    """What became of the parts, by degradation and strength; what is kept is not done again."""
+def plain(count: int) -> list[Key]:
+    """Parts to calibrate on: none that is spoiled where that is `count` parts a product."""
+    spoiled = {key for batch in batches(count) for key in batch.keys}
+    half = (PLAIN // 2 + count) * len(synloco.PRODUCTS)
+    keys = [key for key in judged.mixed("train", half, half) if key not in spoiled]
+    out: list[Key] = []
+    for product in synloco.PRODUCTS:
+        mine = [key for key in keys if key.product == product]
+        for bad in (False, True):
+            out += [key for key in mine if (key.kind != "good") == bad][: PLAIN // 2]
+    return out
+
+
+def calibrated(parts: Sequence[Part], escape: float) -> tuple[dict[str, Recipe], list[str]]:
+    """The shipped recipes, each calibrated on its own product's parts, and in words what was
+    refused."""
+    recipes, refused = {}, []
+    for product in sorted({part.example.product for part in parts}):
+        task = recipe.load(recipe.shipped(product))
+        own = [part for part in parts if part.example.product == product]
+        try:
+            made = choose(own, task, Asked(escape, sure=SURE))
+        except CheckFailed as why:
+            refused.append(f"{product}: {why}")
+            continue
+        recipes[product] = dataclasses.replace(
+            task, policy=made.policy, calibration=made.calibration
+        )
+    return recipes, refused
+
+
+def measure(
+    model: Path, count: int, keep: Path, jobs: int
+) -> list[tuple[Spoiled, Sequence[Judgement]]]:
+    """What was said of each batch's parts; what is kept is not judged again."""
     keep.mkdir(parents=True, exist_ok=True)
     file = keep / _file(model, count)
-    counted = {_name(line): Counts(**line["counts"]) for line in judged.read_lines(file)}
+    said = {
+        _name(line): [Judgement.model_validate(one) for one in line["judgements"]]
+        for line in judged.read_lines(file)
+    }
     todo = list(batches(count))
-    left = [batch for batch in todo if _name(batch.told) not in counted]
+    left = [batch for batch in todo if _name(batch.told) not in said]
     if left:
         with pool(jobs, judged.open_reasoner, model) as processes:
-            for batch, counts in zip(left, processes.map(count_of, left), strict=True):
-                counted[_name(batch.told)] = counts
-                judged.append_lines(file, [batch.told | {"counts": dataclasses.asdict(counts)}])
-                print(f"{len(counted)} of {len(todo)} batches", end="\r", file=sys.stderr)
-    found: dict[tuple[str, float], Counts] = {}
-    for batch in todo:
-        which = batch.what, batch.strength
-        found[which] = found.get(which, Counts()) + counted[_name(batch.told)]
-    return found
+            for batch, found in zip(left, processes.map(judge, left), strict=True):
+                said[_name(batch.told)] = found
+                kept = [one.model_dump(mode="json", exclude_defaults=True) for one in found]
+                judged.append_lines(file, [batch.told | {"judgements": kept}])
+                print(f"{len(said)} of {len(todo)} batches", end="\r", file=sys.stderr)
+    return [(batch, said[_name(batch.told)]) for batch in todo]
 
 
 def batches(count: int) -> Iterable[Spoiled]:
@@ -126,20 +190,37 @@ def batches(count: int) -> Iterable[Spoiled]:
             yield Spoiled(keys, name, 1.0)
 
 
-def count_of(batch: Spoiled) -> Counts:
-    """Judge and decide one batch, in a process that has opened its reasoner."""
-    task = recipe.load(recipe.shipped(batch.keys[0].product))
-    task = _task(task, batch.what)
+def judge(batch: Spoiled) -> list[Judgement]:
+    """Judge one batch, in a process that has opened its reasoner."""
+    task = _task(recipe.load(recipe.shipped(batch.product)), batch.what)
     photographs = [_photograph(_shown(key, batch.what)) for key in batch.keys]
     if batch.what in DEGRADATIONS:
         photographs = [
             degraded(photograph, batch.what, batch.strength, key.index)
             for photograph, key in zip(photographs, batch.keys, strict=True)
         ]
-    judgements = judged.judge([judged.question(found, task) for found in photographs])
-    total = Counts()
+    found = judged.judge([judged.question(photograph, task) for photograph in photographs])
+    return [judgement.model_copy(update=judged.WORDLESS) for judgement in found]
+
+
+def curves(
+    found: Iterable[tuple[Spoiled, Sequence[Judgement]]], recipes: Mapping[str, Recipe]
+) -> Curves:
+    """What became of the parts of those products that `recipes` decides."""
+    out: dict[tuple[str, float], Counts] = {}
+    for batch, judgements in found:
+        if batch.product in recipes:
+            which = batch.what, batch.strength
+            own = counts(batch, judgements, recipes[batch.product])
+            out[which] = out.get(which, Counts()) + own
+    return out
+
+
+def counts(batch: Spoiled, judgements: Sequence[Judgement], task: Recipe) -> Counts:
+    """Decide one batch as on the line."""
+    task, total = _task(task, batch.what), Counts()
     for key, judgement in zip(batch.keys, judgements, strict=True):
-        result = policy.decide(judgement, task.policy).result
+        result = decide_by_recipe(judgement, task)[1].result
         # A part of another product is no good part, whatever it is to its own recipe.
         bad = key.kind != "good" or batch.what == "another product"
         total += Counts(
@@ -154,52 +235,70 @@ def count_of(batch: Spoiled) -> Counts:
     return total
 
 
-def markdown(found: Curves) -> str:
-    """Tables of strength by degradation, and one of what has no strength."""
+def markdown(found: Mapping[str, Curves]) -> str:
+    """Tables of strength by degradation, and one of what has no strength; `found` is by who
+    decides, the shipped recipes first."""
     out = []
-    for place, title in enumerate(TITLES):
-        rows = [[title, *(f"{strength:g}" for strength in STRENGTHS)]]
-        rows += [
-            [name, *(f"{share:.1%}" for share in curve(found, name)[place])]
-            for name in DEGRADATIONS
-        ]
-        out.append(judged.table(rows))
-    rows = [["", "parts", "sent to people", "bad parts passed", "good parts passed"]]
+    strengths = [f"{strength:g}" for strength in STRENGTHS]
+    for way, curves in found.items():
+        for place, (title, of) in enumerate(zip(TITLES, _OF, strict=True)):
+            parts = curves["nothing", 0.0].seen[place][1]
+            rows = [[f"{title} of {parts} {of}, {way}", *strengths]]
+            rows += [
+                [name, *(share(*counts.seen[place]) for counts in curve(curves, name))]
+                for name in DEGRADATIONS
+            ]
+            out.append(judged.table(rows))
+    first = next(iter(found.values()))
+    rows = [[ACCURACY, *strengths]]
+    rows += [
+        [name, *(f"{counts.accuracy:.1%}" for counts in curve(first, name))]
+        for name in DEGRADATIONS
+    ]
+    out.append(judged.table(rows))
+    rows = [["", "decided", "parts", *TITLES]]
     for name in OTHERS:
-        counts = found[name, 1.0]
-        people, passed, good, _ = counts.shares
-        number = f"{counts.good + counts.bad}"
-        passes = f"{counts.passed_bad} ({passed:.1%})", f"{counts.passed_good} ({good:.1%})"
-        rows.append([name, number, f"{people:.1%}", *passes])
+        for way, curves in found.items():
+            counts = curves[name, 1.0]
+            shares = [share(*seen) for seen in counts.seen]
+            rows.append([name, way, f"{counts.good + counts.bad}", *shares])
     return "\n\n".join([*out, judged.table(rows)])
 
 
-def curve(found: Curves, name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """The shares of `Counts` of one degradation at every strength, shape [4, strengths]."""
-    counts = [found["nothing", 0.0], *(found[name, strength] for strength in STRENGTHS[1:])]
-    return np.array([count.shares for count in counts]).T
+def curve(found: Curves, name: str) -> list[Counts]:
+    """Of one degradation, at every strength."""
+    return [found["nothing", 0.0], *(found[name, strength] for strength in STRENGTHS[1:])]
 
 
-def draw(found: Curves, path: Path) -> None:
-    """One panel a degradation with a curve a title; the same figures give the same file."""
+def draw(found: Mapping[str, Curves], path: Path) -> None:
+    """One panel a degradation with a curve a title, dashed where other recipes than the first ones
+    decide; the same figures give the same file."""
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams |= {"svg.hashsalt": "degradations", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(2, 4, figsize=(11, 5.4), sharex=True, sharey=True)
-    labels = [title.lower() for title in TITLES]
-    colours = ("#2f7fc1", "#d2691e", "#8a8a8a", "#2e9e62")
+    figure, panels = pyplot.subplots(2, 4, figsize=(11, 5.8), sharex=True, sharey=True)
+    colours = dict(zip(TITLES, ("#2f7fc1", "#d2691e", "#8a8a8a"), strict=True))
+    first = next(iter(found.values()))
     for panel, name in zip(panels.flat, DEGRADATIONS, strict=True):
-        for values, label, colour in zip(curve(found, name), labels, colours, strict=True):
-            panel.plot(STRENGTHS, values, marker="o", markersize=3, label=label, color=colour)
+        told = [counts.accuracy for counts in curve(first, name)]
+        panel.plot(STRENGTHS, told, marker="o", markersize=3, label=ACCURACY, color="#2e9e62")
+        for dashes, (way, curves) in zip(("-", "--"), found.items(), strict=False):
+            for place, title in enumerate(TITLES):
+                pairs = [counts.seen[place] for counts in curve(curves, name)]
+                values = [seen / max(1, of) for seen, of in pairs]
+                style = {"color": colours[title], "label": f"{title}, {way}", "linestyle": dashes}
+                panel.plot(STRENGTHS, values, marker="o", markersize=3, **style)
         panel.set_title(name)
         panel.set_ylim(-0.03, 1.03)
         panel.grid(alpha=0.3)
-    figure.supxlabel("strength")
+    plain = first["nothing", 0.0]
+    parts = f"{plain.good + plain.bad} parts a point, {plain.bad} of them bad"
+    figure.supxlabel(f"strength ({parts})")
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=4)
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.tight_layout(rect=(0, 0, 1, 0.9))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
@@ -209,13 +308,12 @@ def _name(line: Mapping[str, Any]) -> tuple[str, str, float]:
 
 
 def _file(model: Path, count: int) -> str:
-    """A name by all that the counts depend on."""
+    """A name by all that the judgements depend on."""
     from lad_agent.reasoners.fingerprints import fingerprint
 
-    tasks = [recipe.load(recipe.shipped(product)).recipe_version for product in synloco.PRODUCTS]
-    names = [field.name for field in dataclasses.fields(Counts)]
-    digest = hashlib.sha256(f"{tasks} {judged.SIZE} {names}".encode()).hexdigest()[:8]
-    return f"{fingerprint(model)}-degradations-{count}-{digest}.jsonl"
+    asked = [judged.asked_sha256(recipe.load(recipe.shipped(p))) for p in synloco.PRODUCTS]
+    digest = hashlib.sha256(f"{asked}".encode()).hexdigest()[:8]
+    return f"{fingerprint(model)}-degraded-{count}-{digest}.jsonl"
 
 
 _photograph = lru_cache(maxsize=256)(judged.drawn)

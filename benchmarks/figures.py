@@ -381,8 +381,8 @@ def markdown(figures: Metrics) -> str:
     """The tables of README and model card."""
     rows = [
         "| product | logical | AUROC | structural | AUROC | overkill | escapes | coverage "
-        "| object head | blobs | always |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| object head | blobs | always | cause named |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     base = figures["baselines"]
     for name in ("all", *synloco.PRODUCTS):
@@ -398,8 +398,10 @@ def markdown(figures: Metrics) -> str:
             base["object_head"][name]["logical"]["balanced_accuracy"],
             base["blobs"][name]["logical"]["balanced_accuracy"],
             base["always_no"][name]["logical"]["balanced_accuracy"],
+            own["cause_named"],
         ]
-        rows.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+        told = ["none" if value is None else f"{value:.3f}" for value in values]
+        rows.append(f"| {name} | " + " | ".join(told) + " |")
     check = figures["pocket"]["all"]["evidence_check"]
     rows += [
         "",

@@ -2,7 +2,8 @@
 
 Every part is made from its key alone, goes through image preparation and gate as on the line, and
 is judged by a model in one way of asking. The judgements lie in a folder, one file of JSON lines a
-model and way; what is there is not judged again, and a run that was killed goes on where it ended.
+model, way and product; what is there, under whatever name the same was asked, is not judged again,
+and a run that was killed goes on where it ended.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from PIL import Image
 
 from lad_agent import images, recipe
 from lad_agent.judgement import Judgement
+from lad_agent.promise import SURE, lower_bound, upper_bound
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
 from lad_agent.recipe import Recipe
@@ -42,6 +44,9 @@ FEWEST = 20
 
 SIZE = 196
 """Side of the photographs in pixels: that of the shipped recipes, in most of the training too."""
+
+WORDLESS: Mapping[str, Any] = {"rationale": "", "raw_text": "", "places": ()}
+"""Of a judgement that is kept: words would be most of a file, and are not asked for again."""
 
 _KINDS: Mapping[Kind, synloco.Kind] = {
     "good": "normal",
@@ -77,6 +82,8 @@ class Way:
 
 SHIPPED = Way("shipped")
 GREEDY = Way("greedy", {"samples": 0})
+DRAWN = Way("drawn", {"samples": 4, "sample_below": 0.9})
+"""Four more rationales for those in doubt, whatever the shipped recipes ask for."""
 
 
 def arguments(said: str | None, *, count: int, fewest: int = FEWEST) -> argparse.ArgumentParser:
@@ -134,7 +141,12 @@ def parts(
     name = fingerprint(model)
     files = {product: keep / _file(name, way, task) for product, task in recipes.items()}
     wanted = set(keys)
-    known = {key: part for file in files.values() for key, part in _read(file) if key in wanted}
+    known = {
+        key: part
+        for task in recipes.values()
+        for key, part in _kept(keep, name, way, task)
+        if key in wanted
+    }
     todo = sorted(wanted - known.keys(), key=dataclasses.astuple)
     if todo:
         begun = time.monotonic()
@@ -188,10 +200,25 @@ def sha256(photograph: Image.Image) -> str:
     return hashlib.sha256(photograph.tobytes()).hexdigest()
 
 
+def asked_sha256(task: Recipe) -> str:
+    """Of all in a recipe, and in the photographs' size, that a judgement depends on."""
+    policy = task.policy.model_dump_json(include={"samples", "sample_below", "other_references"})
+    return hashlib.sha256(f"{task.task_version} {policy} {SIZE}".encode()).hexdigest()
+
+
 def table(rows: Iterable[Sequence[str]]) -> str:
     """Rows as a Markdown table, the first one its heading."""
     head, *rest = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([head, "|" + "---|" * (head.count("|") - 1), *rest])
+
+
+def share(seen: int, of: int) -> str:
+    """A share with its exact 95% interval; "-" where there is nothing."""
+    if not of:
+        return "-"
+    tail = (1 + SURE) / 2
+    low, high = lower_bound(seen, of, tail), upper_bound(seen, of, tail)
+    return f"{seen / of:.1%} ({low:.1%}-{high:.1%})"
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
@@ -251,9 +278,7 @@ def _judge(recipes: Mapping[str, Recipe], batch: Sequence[Key]) -> list[Part]:
     questions = [question(photograph, task) for photograph in photographs]
     begun = time.perf_counter()
     judgements = judge(questions)
-    # Words would be most of a file, and are not asked for again.
-    kept = {"rationale": "", "raw_text": "", "places": ()}
-    kept["elapsed_s"] = (time.perf_counter() - begun) / len(batch)
+    kept = {**WORDLESS, "elapsed_s": (time.perf_counter() - begun) / len(batch)}
     return [
         Part(_example(key, sha256(photograph)), judgement.model_copy(update=kept))
         for key, photograph, judgement in zip(batch, photographs, judgements, strict=True)
@@ -267,9 +292,13 @@ def _example(key: Key, digest: str) -> Example:
 
 def _file(model: str, way: Way, task: Recipe) -> str:
     """A name by all that a judgement depends on."""
-    policy = task.policy.model_dump_json(include={"samples", "sample_below", "other_references"})
-    digest = hashlib.sha256(f"{task.task_version} {policy} {SIZE}".encode()).hexdigest()[:8]
-    return f"{model}-{way.name}-{task.product}-{digest}.jsonl"
+    return f"{model}-{way.name}-{task.product}-{asked_sha256(task)[:8]}.jsonl"
+
+
+def _kept(keep: Path, model: str, way: Way, task: Recipe) -> Iterator[tuple[Key, Part]]:
+    """What this or another way has judged by the same question."""
+    for file in sorted(keep.glob(_file(model, dataclasses.replace(way, name="*"), task))):
+        yield from _read(file)
 
 
 def _read(file: Path) -> Iterator[tuple[Key, Part]]:

@@ -4,27 +4,30 @@
                                 [--jobs N]
 
 `--count` is the number of parts a product, half of them anomalous, within the ranges of training.
-All products are decided by one threshold, as on one line, in four ways: the shipped recipes as they
+All products are decided by one threshold, as on one line, in five ways: the shipped recipes as they
 are; one threshold on the raw confidence for both verdicts, the most lenient that keeps the rate,
-which is all that a recipe could say before there was `lad-agent calibrate`; the same rule on the
-learned confidence and for the verdict of good alone; and as calibrate promises it, 95% sure. Of
+which is all that a recipe could say before there was `lad-agent calibrate`; the same threshold for
+the verdict of good alone, bad ones standing as shipped; the same rule on the learned confidence;
+and as calibrate promises it, 95% sure. So what a row gains on the one before is that of the
+threshold's reach, of the confidence, and of the certainty. Of
 three thirds by content one fits the confidence, one chooses the threshold (both where nothing is
 fitted), and one is decided and counted, in three turns. What passed beside it is how well the rate
 was kept on those.
 
-Judgements are kept (`--keep`) and shared with `benchmarks.confidence`, whose default asks for the
-same parts. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
+Judgements are kept (`--keep`), and shared with `benchmarks.confidence` where the shipped recipes
+ask as it does. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks import judged
 from benchmarks.confidence import third
+from benchmarks.judged import share
 from lad_agent import confidence, policy, recipe
 from lad_agent.confidence import ConfidenceModel
 from lad_agent.errors import CheckFailed
 from lad_agent.judgement import Result
-from lad_agent.promise import SURE, lower_bound, upper_bound
+from lad_agent.promise import SURE
 from lad_agent.recipe import Policy
 from lad_agent.training import synloco
 from lad_agent.training.calibration import Asked, Part, choose, fitting
@@ -68,11 +71,11 @@ def rows(parts: Sequence[Part], escape: float) -> list[list[str]]:
         out.append(
             [
                 name,
-                _share(sum(found is Result.NOT_DECIDABLE for _, found in decided), len(parts)),
-                _share(decided.count((False, Result.NOT_DECIDABLE)), len(parts) - bad),
-                _share(decided.count((True, Result.NOT_DECIDABLE)), bad),
-                _share(decided.count((True, Result.OK)), bad),
-                _share(decided.count((False, Result.NOT_OK)), len(parts) - bad),
+                share(sum(found is Result.NOT_DECIDABLE for _, found in decided), len(parts)),
+                share(decided.count((False, Result.NOT_DECIDABLE)), len(parts) - bad),
+                share(decided.count((True, Result.NOT_DECIDABLE)), bad),
+                share(decided.count((True, Result.OK)), bad),
+                share(decided.count((False, Result.NOT_OK)), len(parts) - bad),
             ]
         )
     return out
@@ -83,8 +86,16 @@ def _as_shipped(fit: Sequence[Part], others: Sequence[Part], escape: float) -> D
 
 
 def _raw(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    return _least(fit, others, escape, "min_confidence")
+
+
+def _raw_for_good(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
+    return _least(fit, others, escape, "pass_confidence")
+
+
+def _least(fit: Sequence[Part], others: Sequence[Part], escape: float, threshold: str) -> Decided:
     least = lenient(fitting.calibrated([*fit, *others], None), TASK.policy, escape)
-    return None, TASK.policy.model_copy(update={"min_confidence": least})
+    return None, TASK.policy.model_copy(update={threshold: least})
 
 
 def _learned(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Decided:
@@ -101,21 +112,16 @@ def _promised(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Dec
 
 WAYS: Mapping[str, Way] = {
     "the shipped recipes as they are": _as_shipped,
-    "before: raw confidence at {escape:.0%} escapes": _raw,
-    "after: learned confidence at {escape:.0%} escapes": _learned,
-    "after: {escape:.0%} escapes promised, 95% sure": _promised,
+    "raw confidence at {escape:.0%} escapes, for both verdicts": _raw,
+    "raw confidence at {escape:.0%} escapes, for the verdict of good alone": _raw_for_good,
+    "learned confidence at {escape:.0%} escapes, for the verdict of good alone": _learned,
+    "{escape:.0%} escapes promised, 95% sure, for the verdict of good alone": _promised,
 }
 
 
 def _result(part: Part, made: Decided) -> Result:
     model, chosen = made
     return policy.decide(confidence.calibrated(part.judgement, model), chosen).result
-
-
-def _share(seen: int, of: int) -> str:
-    tail = (1 + SURE) / 2
-    low, high = lower_bound(seen, of, tail), upper_bound(seen, of, tail)
-    return f"{seen / of:.1%} ({low:.1%}-{high:.1%})"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,30 @@ def test_another_way_of_asking_has_another_file(tmp_path: Path) -> None:
         assert several.policy.more_answers == references - 1
 
 
+@pytest.mark.parametrize("samples", [0, 8])
+def test_a_way_says_for_itself_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: int
+) -> None:
+    shipped = recipe.shipped("pushpins")
+    copy = shutil.copytree(shipped.parent, tmp_path / "pushpins") / shipped.name
+    text = re.sub(r"samples: \d+", f"samples: {samples}", copy.read_text())
+    copy.write_text(re.sub(r"sample_below: [\d.]+", "sample_below: 0.3", text))
+    monkeypatch.setattr(recipe, "shipped", lambda product: copy)
+    policies = [judged.asked("pushpins", way, tmp_path).policy for way in effort.WAYS.values()]
+    assert [policy.samples for policy in policies] == [0, 4, 4, 0, 0]
+    assert [policy.other_references for policy in policies] == [None, None, None, 3, 7]
+    assert [policy.sample_below for policy in policies[1:]] == [0.9, 1.0, 0.9, 0.9]
+
+
+def test_what_another_way_has_asked_is_not_judged_again(tmp_path: Path) -> None:
+    keys = judged.mixed("train", 3, 3, ("pushpins",))
+    file, found = _kept(keys, tmp_path)
+    policy = judged.asked("pushpins", judged.SHIPPED, tmp_path).policy
+    same = Way("as shipped", {"samples": policy.samples, "sample_below": policy.sample_below})
+    assert judged.parts(keys, EMBEDDED, tmp_path, way=same) == found
+    assert [path.name for path in tmp_path.glob("*.jsonl")] == [file.name]
+
+
 def test_a_threshold_by_hand() -> None:
     sure = np.array([0.9, 0.8, 0.7, 0.7, 0.6, 0.5])
     right = np.array([True, True, True, False, True, False])
@@ -129,42 +154,102 @@ def test_every_source_has_a_row() -> None:
 def test_the_cost_of_a_way_is_the_mean_of_its_parts() -> None:
     told = {"elapsed_s": 0.25, "tokens": 40}
     found = [replace(p, judgement=p.judgement.model_copy(update=told)) for p in LINE]
-    scored = confidence.in_turns(found, confidence.learned)
-    doubt, seconds, tokens, _, _, gained, _ = effort.row(scored, scored)
-    assert (doubt, seconds, tokens, gained) == ("0.0%", "0.2500", "40", "-")
+    head, row = effort.costs({"one": found})
+    assert head[1:4] == ["asked more", "seconds a part", "tokens a part"]
+    assert row[:4] == ["one", "0.0%", "0.2500", "40"]
+
+
+def test_coverage_is_told_at_the_same_realised_error_for_every_way() -> None:
+    """By hand: the threshold is chosen on the very parts that each draw holds."""
+    right = np.array([True, True, True, False, True, False, True, True])
+    sure = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.99, 0.3]] * 2)
+    decidable = np.array([True] * 6 + [False, True])
+    known = effort.Known(right, decidable, sure, learned=6)
+    once = np.ones((2, 8))
+    assert known.coverage(0.0, once) == pytest.approx([3 / 8, 3 / 8])
+    assert known.coverage(0.2, once) == pytest.approx([5 / 8, 5 / 8])
+    # Without the first wrong one the threshold goes down to the second.
+    without = once - (np.arange(8) == 3)
+    assert known.coverage(0.0, without) == pytest.approx([4 / 7, 4 / 7])
+    # Each draw is told by one of the splits, in turn.
+    turned = replace(known, sure=np.array([sure[0], sure[0][::-1]]))
+    assert turned.coverage(0.0, np.ones((3, 8))) == pytest.approx([3 / 8, 2 / 8, 3 / 8])
+
+
+def test_a_part_is_told_by_what_other_parts_have_taught() -> None:
+    known = effort.Known.of(LINE, 2)
+    assert known.sure.shape == (2, len(LINE))
+    assert known.learned == 6
+    few = effort.Known.of(parts(40, 40, wrong=0.05), 1)
+    assert few.learned == 0
+    raw = [one.judgement.confidence for one in parts(40, 40, wrong=0.05)]
+    assert few.sure[0] == pytest.approx(np.array(raw))
 
 
 def test_what_a_way_gains_is_told_of_the_same_parts() -> None:
-    first = confidence.in_turns(LINE, confidence.learned, 0.05)
-    same = replace(first, accepted=first.accepted.copy())
-    assert effort.row(same, first)[5] == "+0.0 (+0.0 to +0.0)"
-    # 60 of 600 more: 10 points, and 2.4 to either side where each part is drawn by itself.
-    more = first.accepted.copy()
-    more[np.flatnonzero(~more)[:60]] = True
-    told = effort.row(replace(first, accepted=more), first)[5]
-    ends = [float(number) for number in re.findall(r"[+-][\d.]+", told)]
-    assert ends[0] == 10.0
-    assert 7.0 < ends[1] < 9.0
-    assert 11.0 < ends[2] < 13.0
+    few = parts(150, 150, wrong=0.15)
+    ways = {"plain": few, "same": few, "better": parts(150, 150, wrong=0.15, skill=6.0)}
+    head, plain, same, better = effort.coverages(ways, splits=1)
+    assert {len(row) for row in (plain, same, better)} == {len(head)}
+    at = head.index("gained at 1.0% errors")
+    assert plain[at] == "-"
+    assert same[at] == "+0.0 (+0.0 to +0.0)"
+    gained, low, high = _numbers(better[at])
+    assert 0.0 < low < gained < high
+
+
+def test_two_ways_that_know_as_much_gain_nothing_beyond_chance() -> None:
+    """The interval holds all that chance moves: parts, fit and threshold."""
+    held = []
+    for seed in range(3):
+        ways = {str(n): parts(75, 75, seed=seed + n, wrong=0.25) for n in (0, 100)}
+        head, _, row = effort.coverages(ways, splits=1)
+        _, low, high = _numbers(row[head.index("gained at 1.0% errors")])
+        held.append(low <= 0.0 <= high)
+    assert held == [True] * 3
+
+
+def _numbers(cell: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[+-][\d.]+", cell)]
 
 
 def test_a_promise_has_a_row_for_each_group_and_way() -> None:
     loaded = recipe.load(recipe.shipped("pushpins"))
     beyond = {"beyond the ranges": parts(50, 300, seed=2)}
-    found = run(parts(120, 320), beyond, loaded, Asked(0.1), sets=4, good=30, bad=80)
-    head, *rows = promise.rows({0.1: found})
-    assert [row[1:3] for row in rows] == [
-        [group, way] for group in (THE_OTHERS, *beyond) for way in ("promised", "naive")
+    pool = parts(400, 320)
+    found = {
+        words: run(pool, beyond, loaded, asked, sets=4, good=100, bad=80)
+        for words, asked in promise.asked((0.1,), (0.1,)).items()
+    }
+    head, *rows = promise.rows(found)
+    assert [row[:3] for row in rows] == [
+        [f"10% {what}", group, way]
+        for what in ("escapes", "overkill")
+        for group in (THE_OTHERS, *beyond)
+        for way in ("promised", "naive")
     ]
     assert {len(row) for row in rows} == {len(head)}
+    assert head[3:5] == ["kept or refused", "kept, of those given"]
+
+
+def test_a_promise_that_was_always_refused_was_never_broken() -> None:
+    loaded = recipe.load(recipe.shipped("pushpins"))
+    found = run(parts(60, 120, wrong=1.0), {}, loaded, Asked(0.05), sets=2, good=30, bad=60)
+    _, promised, _ = promise.rows({"5% escapes": found})
+    assert promised[3:5] == ["2 of 2: 100.0% (15.8%-100.0%)", "-"]
+    assert promised[-2:] == ["2", "0"]
 
 
 def test_every_way_sends_parts_to_people() -> None:
     head, *rows = people.rows(parts(1200, 1200, wrong=0.15), 0.05)
     assert {len(row) for row in rows} == {len(head)}
-    assert [row[0][:6] for row in rows] == ["the sh", "before", "after:", "after:"]
-    passed = [float(row[4].split("%")[0]) for row in rows]
-    assert passed[3] < passed[2] < 6.5
+    assert [row[0] for row in rows] == [name.format(escape=0.05) for name in people.WAYS]
+    passed, rejected = ([float(row[n].split("%")[0]) for row in rows] for n in (4, 5))
+    assert passed[4] < passed[3] < 6.5
+    # One threshold on the same confidence: what it is held against differs, and that alone.
+    assert rows[1][0].partition(",")[0] == rows[2][0].partition(",")[0]
+    assert passed[1] == passed[2]
+    assert rejected[2] == rejected[0] != rejected[1]
     assert all("refused" not in row[1] for row in rows)
     assert people.rows(parts(120, 120, wrong=0.15), 0.01)[-1][1].startswith(
         "refused: too few parts"
@@ -177,28 +262,78 @@ def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
         left = 10 - people // 2
         return degradations.Counts(10, 10, people, left, 0, left, left)
 
-    found = {
+    curves = {
         (batch.what, batch.strength): counts(batch.strength) for batch in degradations.batches(2)
     }
+    found = {"as shipped": curves, "calibrated": curves}
     told = degradations.markdown(found)
-    assert "| blur | 0.0% | 10.0% | 20.0% | 35.0% | 50.0% | 75.0% | 100.0% |" in told
-    assert told.count("| no reference | 20 | 100.0% | 0 (0.0%) | 0 (0.0%) |") == 1
+    for way in found:
+        (row,) = (
+            table.split("| blur | ")[1].splitlines()[0]
+            for table in told.split("\n\n")
+            if table.startswith(f"| sent to people of 20 parts, {way} |")
+        )
+        assert row.startswith("0.0% (0.0%-16.8%) | 10.0% (1.2%-31.7%) | 20.0% (5.7%-43.7%) | ")
+        passes = "0.0% (0.0%-30.8%) | 0.0% (0.0%-30.8%)"
+        assert told.count(f"| no reference | {way} | 20 | 100.0% (83.2%-100.0%) | {passes} |") == 1
     for name in ("a.svg", "b.svg"):
         degradations.draw(found, tmp_path / name)
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-    assert (tmp_path / "a.svg").read_text().count("<svg") == 1
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn.count("<svg") == 1
+    assert "20 parts a point, 10 of them bad" in drawn
+    assert "bad parts passed, calibrated" in drawn
 
 
-def test_counts_that_are_kept_are_not_made_again(tmp_path: Path) -> None:
+def test_spoiled_parts_are_decided_by_a_calibration_on_plain_ones() -> None:
+    plain, spoiled = (parts(n, n, seed=n, wrong=0.3, skill=1.0) for n in (300, 200))
+    recipes, refused = degradations.calibrated(plain, 0.05)
+    assert (list(recipes), refused) == (["screw_bag"], [])
+    keys = tuple(judged.mixed("train", 200, 200, ("screw_bag",)))
+    batch = degradations.Spoiled(keys, "blur", 0.5)
+    said = [one.judgement for one in spoiled]
+    shipped = recipe.load(recipe.shipped("screw_bag"))
+    before = degradations.counts(batch, said, shipped)
+    after = degradations.counts(batch, said, recipes["screw_bag"])
+    assert before.bad == after.bad == 200
+    assert before.passed_bad > after.passed_bad
+    assert after.passed_bad <= 0.05 * 200
+    assert after.passed_good > 0
+    # Without its reference it is another task, and on the line the calibration is void.
+    other = replace(batch, what="no reference")
+    assert degradations.counts(other, said, recipes["screw_bag"]).escalated == 400
+    assert degradations.counts(other, said, shipped) == before
+
+
+def test_a_product_whose_calibration_is_refused_is_named() -> None:
+    recipes, refused = degradations.calibrated(parts(30, 30), 0.05)
+    assert recipes == {}
+    assert refused == [
+        "screw_bag: too few parts: label 29 more bad parts (there are 30, 59 are needed for at "
+        "most 5.0% escapes, 95% sure)"
+    ]
+
+
+def test_what_calibrates_is_not_spoiled() -> None:
+    spoiled = {key for batch in degradations.batches(40) for key in batch.keys}
+    plain = degradations.plain(40)
+    assert len(set(plain)) == degradations.PLAIN * len(synloco.PRODUCTS)
+    assert not spoiled & set(plain)
+
+
+def test_judgements_that_are_kept_are_not_made_again(tmp_path: Path) -> None:
     todo = list(degradations.batches(2))
     file = tmp_path / degradations._file(EMBEDDED, 2)
-    none = dict.fromkeys((field.name for field in fields(degradations.Counts)), 0)
-    one = none | {"good": 1, "bad": 1}
-    judged.append_lines(file, [batch.told | {"counts": one} for batch in todo])
+    said = [one.judgement.model_dump(mode="json") for one in LINE[:2]]
+    judged.append_lines(file, [batch.told | {"judgements": said} for batch in todo])
     found = degradations.measure(EMBEDDED, 2, tmp_path, 1)
-    assert len(found) == 1 + len(DEGRADATIONS) * 6 + 3
-    assert {counts.good for counts in found.values()} == {len(synloco.PRODUCTS)}
+    assert [batch for batch, _ in found] == todo
+    assert {tuple(told) for _, told in found} == {tuple(one.judgement for one in LINE[:2])}
     assert len(judged.read_lines(file)) == len(todo)
+    shipped = {name: recipe.load(recipe.shipped(name)) for name in synloco.PRODUCTS}
+    curves = degradations.curves(found, shipped)
+    assert len(curves) == 1 + len(DEGRADATIONS) * 6 + 3
+    assert {counts.good + counts.bad for counts in curves.values()} == {2 * len(shipped)}
 
 
 def test_every_degradation_is_judged_at_every_strength_and_none_twice() -> None:

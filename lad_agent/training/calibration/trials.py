@@ -4,6 +4,7 @@ A set's calibration knows nothing of the other sets' parts, so these are as fres
 every part is judged once.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -27,32 +28,48 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Way:
-    """One way of choosing thresholds over all sets that did not refuse.
+    """One way of choosing thresholds, over all `sets`.
 
-    `kept` of `made` had an escape rate within the promise on the parts they were measured on, with
-    the exact 95% interval of that share; `escape_rate` is the mean over the sets, `worst` the
-    highest. `coverage_good` and `coverage_bad` are mean shares of the good and of the bad parts
-    that are decided without a person.
+    What Learn then Test bounds by 1 - `sure` is P(a promise is given and broken) over all tries: so
+    `held` counts the sets whose promise was kept or refused. Of the `given` ones alone `kept` were
+    kept; of these nothing is promised, since the sets that are not refused are the luckier ones.
+    Both come with the exact 95% interval of their share. A promise is kept where the harm on the
+    parts it was measured on lies within it: bad parts passed, of the bad, or good ones rejected, of
+    the good. `harm_rate` is its mean over the given, `worst` the highest, `coverage_good` and
+    `coverage_bad` the mean shares of the good and of the bad parts that are decided without a
+    person; not a number where all sets were refused.
     """
 
-    made: int
+    sets: int
+    given: int
     kept: int
-    interval: tuple[float, float]
-    escape_rate: float
+    harm_rate: float
     worst: float
     coverage_good: float
     coverage_bad: float
+
+    @property
+    def held(self) -> int:
+        return self.sets - self.given + self.kept
+
+    @property
+    def held_interval(self) -> tuple[float, float]:
+        return _interval(self.held, self.sets)
+
+    @property
+    def kept_interval(self) -> tuple[float, float]:
+        return _interval(self.kept, self.given)
 
 
 @dataclass(frozen=True)
 class Trials:
     """`promised` is this package's way, `naive` the threshold that kept the rate on the same parts.
 
-    `refused` sets found no threshold that keeps the promise; nothing passes there. `learned` of the
-    others had parts enough to fit a confidence model; the rest kept the raw confidence.
+    `refused` sets found no threshold that keeps the promise; nothing is decided there. `learned` of
+    the others had parts enough to fit a confidence model; the rest kept the raw confidence.
     """
 
-    promised: Way | None
+    promised: Way
     naive: Way
     refused: int
     learned: int
@@ -70,14 +87,17 @@ def run(
 ) -> dict[str, Trials]:
     """Calibrate on `sets` disjoint sets of `pool`, each of `good` and `bad` parts.
 
-    What `asked` promises of escapes is then measured on all parts of the pool that are not in the
-    set, told as `THE_OTHERS`, and on each group of `elsewhere`. The seed of `asked` mixes the pool.
+    What `asked` promises, of escapes or of overkill, is then measured on all parts of the pool that
+    are not in the set, told as `THE_OTHERS`, and on each group of `elsewhere`. The seed of `asked`
+    mixes the pool.
 
     Raises:
-        UsageError: no escape rate is asked for, a picture is there twice, or the pool is too small.
+        UsageError: not one rate is asked for, a picture is there twice, or the pool is too small.
     """
-    if asked.escape is None:
-        raise UsageError("trials hold a promise of escapes to its word; give escape")
+    rates = [rate for rate in (asked.escape, asked.overkill) if rate is not None]
+    if len(rates) != 1:
+        raise UsageError("trials hold one promise to its word; give escape or overkill")
+    (rate,), of_bad = rates, asked.escape is not None
     used = {part.example.sha256 for part in pool}
     if len(used) < len(pool) or any(
         part.example.sha256 in used for parts in elsewhere.values() for part in parts
@@ -93,7 +113,7 @@ def run(
     for indices in _disjoint(pool, sets, good, bad, asked.seed):
         drawn = [pool[i] for i in indices]
         own = {name: indices if name == THE_OTHERS else [] for name in groups}
-        plain = _naive(drawn, recipe.policy, asked.escape)
+        plain = _naive(drawn, recipe.policy, rate, bad=of_bad)
         for name, group in groups.items():
             naive[name].append(group.rates(None, plain, own[name]))
         try:
@@ -107,8 +127,8 @@ def run(
             chosen[name].append(group.rates(model, made.policy, own[name]))
     return {
         name: Trials(
-            _way(chosen[name], asked.escape) if chosen[name] else None,
-            _way(naive[name], asked.escape),
+            _way(chosen[name], sets, rate, bad=of_bad),
+            _way(naive[name], sets, rate, bad=of_bad),
             refused,
             learned,
         )
@@ -118,9 +138,11 @@ def run(
 
 @dataclass(frozen=True)
 class _Rates:
-    """Of one set: bad parts passed, of all bad; good and bad ones decided, of their kind."""
+    """Of one set: bad parts passed, of all bad, good ones rejected, of all good; good and bad ones
+    decided, of their kind."""
 
     escapes: float
+    overkill: float
     coverage_good: float
     coverage_bad: float
 
@@ -154,8 +176,14 @@ class _Group:
         counted[left_out] = False
         bad, good = counted & self.bad, counted & ~self.bad
         passed = self.good_side & (sure >= passes)
-        decided = passed | (self.bad_side & (sure >= rejects))
-        return _Rates(_share(passed, bad), _share(decided, good), _share(decided, bad))
+        rejected = self.bad_side & (sure >= rejects)
+        decided = passed | rejected
+        return _Rates(
+            _share(passed, bad),
+            _share(rejected, good),
+            _share(decided, good),
+            _share(decided, bad),
+        )
 
 
 def _share(flags: Flags, among: Flags) -> float:
@@ -178,37 +206,44 @@ def _disjoint(pool: Sequence[Part], sets: int, good: int, bad: int, seed: int) -
     ]
 
 
-def lenient(parts: Sequence[Part], policy: Policy, rate: float) -> float:
-    """The most lenient threshold at which no more than `rate` of these very bad parts passes.
+def lenient(parts: Sequence[Part], policy: Policy, rate: float, *, bad: bool = True) -> float:
+    """The most lenient threshold at which no more than `rate` of these very bad parts passes, or
+    of these very good ones is rejected.
 
     1 where there is none. It says nothing of other parts: that is what a promise is for.
     """
-    passing = [part for part in parts if side(part.judgement, policy) is Result.OK]
-    levels = np.unique([part.judgement.confidence for part in passing])
-    harmed = np.sort([part.judgement.confidence or 0.0 for part in passing if part.bad])
+    verdict = Result.OK if bad else Result.NOT_OK
+    stands = [part for part in parts if side(part.judgement, policy) is verdict]
+    levels = np.unique([part.judgement.confidence for part in stands])
+    harmed = np.sort([part.judgement.confidence or 0.0 for part in stands if part.bad == bad])
     seen = len(harmed) - np.searchsorted(harmed, levels, side="left")
-    kept = levels[seen <= rate * sum(part.bad for part in parts)]
+    kept = levels[seen <= rate * sum(part.bad == bad for part in parts)]
     return float(kept[0]) if len(kept) else 1.0
 
 
-def _naive(parts: Sequence[Part], policy: Policy, rate: float) -> Policy:
+def _naive(parts: Sequence[Part], policy: Policy, rate: float, *, bad: bool) -> Policy:
     """With the most lenient threshold on the raw confidence."""
-    least = lenient(fitting.calibrated(parts, None), policy, rate)
-    return policy.model_copy(update={"pass_confidence": least})
+    least = lenient(fitting.calibrated(parts, None), policy, rate, bad=bad)
+    return policy.model_copy(update={f"{'pass' if bad else 'reject'}_confidence": least})
 
 
-def _way(measured: Sequence[_Rates], rate: float) -> Way:
-    escapes = [found.escapes for found in measured]
-    kept, tail = sum(escape <= rate for escape in escapes), 1 - (1 - _LEVEL) / 2
+def _way(measured: Sequence[_Rates], sets: int, rate: float, *, bad: bool) -> Way:
+    harm = [found.escapes if bad else found.overkill for found in measured]
     return Way(
-        made=len(escapes),
-        kept=kept,
-        interval=(
-            lower_bound(kept, len(escapes), tail),
-            upper_bound(kept, len(escapes), tail),
-        ),
-        escape_rate=float(np.mean(escapes)),
-        worst=max(escapes),
-        coverage_good=float(np.mean([found.coverage_good for found in measured])),
-        coverage_bad=float(np.mean([found.coverage_bad for found in measured])),
+        sets=sets,
+        given=len(harm),
+        kept=sum(found <= rate for found in harm),
+        harm_rate=_mean(harm),
+        worst=max(harm, default=math.nan),
+        coverage_good=_mean([found.coverage_good for found in measured]),
+        coverage_bad=_mean([found.coverage_bad for found in measured]),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _interval(seen: int, of: int) -> tuple[float, float]:
+    tail = 1 - (1 - _LEVEL) / 2
+    return lower_bound(seen, of, tail), upper_bound(seen, of, tail)

@@ -26,15 +26,48 @@ def test_promises_are_kept_on_the_others_and_naive_thresholds_are_not(loaded: Re
     asked = Asked(0.1, fit_share=0)
     found = run(parts(1000, 4000, wrong=0.3), {}, loaded, asked, sets=40, good=25, bad=100)
     others = found[THE_OTHERS]
-    assert others.promised is not None
-    assert others.promised.made + others.refused == 40
+    assert others.promised.given + others.refused == others.promised.sets == 40
     assert others.learned == 0
-    assert others.promised.interval[1] >= 0.95
-    assert others.promised.kept > others.naive.kept
-    assert others.naive.interval[1] < 0.95
+    assert others.promised.held_interval[1] >= 0.95
+    assert others.promised.held > others.naive.held
+    assert others.naive.held_interval[1] < 0.95
     assert others.naive.worst > 0.1
-    assert others.promised.escape_rate < others.naive.escape_rate
+    assert others.promised.harm_rate < others.naive.harm_rate
     assert others.promised.coverage_good < others.naive.coverage_good
+
+
+def test_a_learned_confidence_keeps_its_promises_too(loaded: Recipe) -> None:
+    """Parts that choose the threshold have taught the confidence nothing."""
+    asked = Asked(0.1, fit_share=0.3)
+    found = run(parts(700, 2200, wrong=0.3), {}, loaded, asked, sets=20, good=35, bad=110)
+    others = found[THE_OTHERS]
+    assert others.learned > 12
+    assert others.promised.given > 10
+    assert others.promised.held_interval[1] >= 0.95
+    assert others.promised.held > others.naive.held
+
+
+def test_a_promise_of_overkill_is_held_to_the_good_parts(loaded: Recipe) -> None:
+    asked = Asked(None, 0.1, fit_share=0)
+    found = run(parts(4000, 1000, wrong=0.3), {}, loaded, asked, sets=40, good=100, bad=25)
+    others = found[THE_OTHERS]
+    assert others.promised.held_interval[1] >= 0.95
+    assert others.promised.held > others.naive.held
+    assert others.promised.coverage_bad < others.naive.coverage_bad
+    assert others.naive.worst > 0.1
+
+
+def test_what_is_refused_counts_as_held_and_not_as_kept(loaded: Recipe) -> None:
+    """Learn then Test bounds how often a promise is given and broken, over all tries."""
+    pool = parts(500, 1200, wrong=0.4, skill=-1.0)
+    found = run(pool, {}, loaded, Asked(0.05, fit_share=0), sets=20, good=25, bad=60)
+    promised = found[THE_OTHERS].promised
+    assert 0 < found[THE_OTHERS].refused < 20
+    assert promised.given == 20 - found[THE_OTHERS].refused
+    assert promised.held == promised.kept + found[THE_OTHERS].refused
+    assert promised.held_interval[0] > promised.kept_interval[0]
+    naive = found[THE_OTHERS].naive
+    assert (naive.sets, naive.given, naive.held) == (20, 20, naive.kept)
 
 
 def test_a_picture_that_is_there_twice_is_refused(loaded: Recipe) -> None:
@@ -44,14 +77,23 @@ def test_a_picture_that_is_there_twice_is_refused(loaded: Recipe) -> None:
             run(twice, elsewhere, loaded, Asked(0.1), sets=1, good=20, bad=30)
     with pytest.raises(UsageError, match="2 sets of 30 bad parts take 60; the pool has 40"):
         run(pool, {}, loaded, Asked(0.1), sets=2, good=10, bad=30)
-    with pytest.raises(UsageError, match="give escape"):
-        run(pool, {}, loaded, Asked(None, 0.1), sets=1, good=1, bad=1)
+    for neither_or_both in (Asked(None), Asked(0.1, 0.1)):
+        with pytest.raises(UsageError, match="one promise to its word; give escape or overkill"):
+            run(pool, {}, loaded, neither_or_both, sets=1, good=1, bad=1)
 
 
-@pytest.mark.parametrize("wrong", [0.02, 0.3])
-def test_what_is_measured_is_what_the_policy_decides(loaded: Recipe, wrong: float) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "asked"),
+    [
+        (0.02, Asked(0.1, seed=3)),
+        (0.3, Asked(0.1, seed=3)),
+        (0.3, Asked(None, 0.2, seed=3)),
+    ],
+)
+def test_what_is_measured_is_what_the_policy_decides(
+    loaded: Recipe, wrong: float, asked: Asked
+) -> None:
     pool, elsewhere = parts(300, 300, wrong=wrong), parts(200, 150, seed=1)
-    asked = Asked(0.1, 0.2, seed=3)
     found = run(pool, {"elsewhere": elsewhere}, loaded, asked, sets=2, good=150, bad=150)
     order = np.random.default_rng(asked.seed).permutation(600).tolist()
     of = {is_bad: [pool[i] for i in order if pool[i].bad == is_bad] for is_bad in (False, True)}
@@ -66,15 +108,15 @@ def test_what_is_measured_is_what_the_policy_decides(loaded: Recipe, wrong: floa
         told = [(p.bad, r) for p, r in zip(group, results, strict=True)]
         of = {bad: sum(b == bad for b, _ in told) for bad in (True, False)}
         decided = [b for b, r in told if r is not Result.NOT_DECIDABLE]
-        escaped = told.count((True, Result.OK)) / of[True]
-        return escaped, decided.count(False) / of[False], decided.count(True) / of[True]
+        harm = (False, Result.NOT_OK) if asked.escape is None else (True, Result.OK)
+        harmed = told.count(harm) / of[harm[0]]
+        return harmed, decided.count(False) / of[False], decided.count(True) / of[True]
 
     groups = {THE_OTHERS: halves[::-1], "elsewhere": [elsewhere, elsewhere]}
     for name, both in groups.items():
         way = found[name].promised
-        assert way is not None
         means = np.mean([expected(n, both[n]) for n in (0, 1)], axis=0)
-        told = (way.escape_rate, way.coverage_good, way.coverage_bad)
+        told = (way.harm_rate, way.coverage_good, way.coverage_bad)
         assert told == pytest.approx(tuple(means))
 
 
@@ -84,7 +126,5 @@ def test_another_mix_of_parts_is_measured_by_itself(loaded: Recipe) -> None:
     asked = Asked(0.05, fit_share=0)
     found = run(parts(400, 2000), shifted, loaded, asked, sets=10, good=25, bad=150)
     others, beyond = found[THE_OTHERS].promised, found["shifted"].promised
-    assert others is not None
-    assert beyond is not None
-    assert beyond.escape_rate > others.escape_rate
+    assert beyond.harm_rate > others.harm_rate
     assert found["shifted"].refused == found[THE_OTHERS].refused
