@@ -124,9 +124,10 @@ class Calibration(_Strict):
     recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
     others, on which the thresholds were chosen; `kinds` counts the others by defect. `by` is
-    who answers for it, `software` the versions it was made with, `source` says where the parts came
-    from, `costs` what was weighed where costs chose, `notes` what a reader of the numbers must know,
-    `thresholds` those that the promises were made for (all empty in files of older versions). `confidence_model` is null where the raw confidence was kept.
+    who answers for it, `software` the versions it was made with, `source` says where the parts
+    came from, `costs` what was weighed where costs chose, `notes` what a reader of the numbers
+    must know, `thresholds` those that the promises were made for (all empty in files of older
+    versions). `confidence_model` is null where the raw confidence was kept.
     """
 
     format: Literal[1] = 1

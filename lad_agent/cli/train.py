@@ -279,6 +279,7 @@ def _findings(chosen: Settings, since: str | None) -> list[Finding]:
                 intake.image_sha256,
                 Path(intake.recipe_path),
                 review.id,
+                intake.task_version,
             )
         )
     return out

@@ -118,8 +118,9 @@ def run(
     What an arm starts from is trained too. `warm_up` steps of inspections teach the base the form
     of an answer, without which there is no reward; 0 takes the base as it is. With `minutes` every
     stage is planned to take that long. `jobs` processes share the seeds. Figures and table are
-    written after every seed, at the end where processes share them. A run that ends itself because
-    it teaches nothing has no figures, nor has what would start from it.
+    written after every seed, at the end where processes share them. For a run that ends itself
+    because it teaches nothing, and for what would start from it, the verdicts of the model that it
+    started from stand in: nothing was gained, and all rows and claims are over the same seeds.
 
     Raises:
         UsageError: no pictures or held-out pictures are named, an arm is not known, or `out` holds
@@ -182,43 +183,49 @@ def table(found: Mapping[str, Any]) -> str:
     for arm in ARMS:
         if arm.name not in found["chosen"]:
             continue
-        if arm.name in held:
-            one = held[arm.name]
-            cells = [_cell(one, name) for name in names]
-            rows.append([arm.words, str(one["runs"]), *cells, f"{one['seconds'] / 60:.1f}"])
-        else:
-            rows.append([arm.words, "0", *("-" for _ in names), "-"])
+        one = held[arm.name]
+        ended = f" ({len(one['stood_in'])} ended)" if one["stood_in"] else ""
+        cells = [_cell(one, name) for name in names]
+        rows.append([arm.words, f"{one['runs']}{ended}", *cells, f"{one['seconds'] / 60:.1f}"])
     lines = ["| " + " | ".join(row) + " |" for row in (heads, *rows)]
     lines.insert(1, "|" + "---|" * len(heads))
-    ended = [f"{folder} ended itself: {why}" for folder, why in found["ended"].items()]
-    return "\n".join([*lines, "", *map(_claim, found["claims"]), *ended])
+    notes = [
+        f"{folder} ended itself, what it started from stands in for it: {why}"
+        for folder, why in found["ended"].items()
+    ]
+    return "\n".join([*lines, "", *map(_claim, found["claims"]), *notes])
 
 
 def _one_seed(
     trial: Trial, seed: int, examples: Sequence[Example], say: Say
 ) -> dict[str, list[Judged]] | None:
-    """Verdicts by arm, of those that gave a model; None if stopped by SIGTERM."""
+    """Verdicts by arm; None if stopped by SIGTERM."""
     place = trial.out / f"seed-{seed}"
-    models: dict[str | None, str] = {None: trial.config.base}
+    made: dict[str | None, tuple[str, Path]] = {None: (trial.config.base, trial.out / "base.jsonl")}
     out = {}
     for arm in trial.arms:
-        start = models.get(arm.start)
-        if start is None:
-            continue
-        verdicts = place / f"{arm.name}.jsonl"
-        if arm.start is None and not trial.warm_up:
-            models[arm.name], verdicts = start, trial.out / verdicts.name
-        else:
+        start, _ = made[arm.name] = made[arm.start]
+        trained = arm.start is not None or trial.warm_up
+        if trained and not _ended(trial.out, seed, arm.start):
             say(f"seed {seed}: {arm.words}")
             folder = place / arm.name
             own = _settings(arm, changed(trial.config, base=start, seed=seed), trial, place)
             if not _carried_out(arm.stage, own, folder, say):
                 return None
-            if (folder / ENDED).exists():
-                continue
-            models[arm.name] = str(folder)
-        out[arm.name] = _judged(models[arm.name], verdicts, examples)
+            if not _ended(trial.out, seed, arm.name):
+                made[arm.name] = str(folder), place / f"{arm.name}.jsonl"
+        out[arm.name] = _judged(*made[arm.name], examples)
     return out
+
+
+def _ended(out: Path, seed: int, name: str | None) -> bool:
+    """Whether an arm has ended itself in a seed, or what it starts from has."""
+    starts = {arm.name: arm.start for arm in ARMS}
+    while name is not None:
+        if (out / f"seed-{seed}" / name / ENDED).exists():
+            return True
+        name = starts[name]
+    return False
 
 
 def _shared(trial: Trial, held: Path, jobs: int) -> bool:
@@ -348,24 +355,34 @@ def _judged(model: str, path: Path, examples: Sequence[Example]) -> list[Judged]
 def _figures(
     judged: Mapping[str, Mapping[int, list[Judged]]], out: Path, resampling: Resampling
 ) -> dict[str, Any]:
-    """Of every arm the means over seeds with their intervals; of every claim the difference."""
+    """Of every arm the means over seeds with their intervals; of every claim the difference.
+    `stood_in` are the seeds in which something stands in for an arm that ended itself."""
     arms = {}
     for name, by_seed in judged.items():
-        if by_seed:
-            lists = list(by_seed.values())
-            logical = [[j for j in one if j.truth.kind in ("good", "logical")] for one in lists]
-            found = over_runs(lists, resampling)
-            apart = over_runs(logical, resampling)
-            found["logical"] = apart["balanced_accuracy"]
-            found["intervals"]["logical"] = apart["intervals"]["balanced_accuracy"]
-            spent = [_seconds(out / f"seed-{seed}" / name) for seed in by_seed]
-            arms[name] = found | {"seconds": sum(spent) / len(spent)}
+        lists = list(by_seed.values())
+        logical = [[j for j in one if j.truth.kind in ("good", "logical")] for one in lists]
+        found = over_runs(lists, resampling)
+        apart = over_runs(logical, resampling)
+        found["logical"] = apart["balanced_accuracy"]
+        found["intervals"]["logical"] = apart["intervals"]["balanced_accuracy"]
+        spent = [_seconds(out / f"seed-{seed}" / name) for seed in by_seed]
+        stood_in = [seed for seed in by_seed if _ended(out, seed, name)]
+        arms[name] = found | {"seconds": sum(spent) / len(spent), "stood_in": stood_in}
     claims = []
     for better, other in CLAIMS:
-        if common := sorted(judged.get(better, {}).keys() & judged.get(other, {}).keys()):
-            one, two = ([judged[arm][seed] for seed in common] for arm in (other, better))
+        if better in judged and other in judged:
+            one, two = (list(judged[arm].values()) for arm in (other, better))
             moved = paired(one, two, resampling)["balanced_accuracy"]
-            claims.append({"better": better, "than": other, "seeds": common, **moved})
+            both = {*arms[better]["stood_in"], *arms[other]["stood_in"]}
+            claims.append(
+                {
+                    "better": better,
+                    "than": other,
+                    "seeds": list(judged[better]),
+                    "stood_in": sorted(both),
+                    **moved,
+                }
+            )
     ended = {
         str(path.parent.relative_to(out)): path.read_text(encoding="utf-8").strip()
         for path in sorted(out.glob(f"seed-*/*/{ENDED}"))
@@ -397,8 +414,9 @@ def _claim(claim: Mapping[str, Any]) -> str:
     pair = f"- {words[claim['better']]}, against {words[claim['than']]}"
     if ends is None:
         return f"{pair}: no figure, a class is missing"
+    ended = f", {len(claim['stood_in'])} of them ended" if claim["stood_in"] else ""
     verdict = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "no more than chance"
     return (
         f"{pair}: {claim['difference']:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f}) balanced accuracy "
-        f"over {len(claim['seeds'])} seeds: {verdict}"
+        f"over {len(claim['seeds'])} seeds{ended}: {verdict}"
     )

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -42,7 +43,7 @@ def watchers(run: Run, *, steps: int, ask: Ask) -> list[TrainerCallback]:
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    out: list[TrainerCallback] = [Stop(), Checkpoints(run), Rationales(run, ask)]
+    out: list[TrainerCallback] = [Stop(), Checkpoints(), Rationales(run, ask)]
     if runs.first_process():
         # What an earlier session has measured after its last checkpoint is measured again.
         first = runs.last_step(run) + 1
@@ -69,11 +70,11 @@ def guarded(run: Run, watchers: Sequence[TrainerCallback] = ()) -> Iterator[None
         ) from error
     except Exception as error:
         # What a full disk raises depends on who writes: OSError, torch's, safetensors' own.
-        torn = runs.half_written(run) if runs.first_process() else []
+        torn = runs.half_written(run.checkpoints) if runs.first_process() else []
         if not torn:
             with runs.with_room(run.folder, "--resume"):
                 raise
-        last = runs.last_checkpoint(run)
+        last = runs.last_checkpoint(run.checkpoints)
         kept = f"{last.name} is whole" if last else "there is no earlier one"
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PrerequisiteError(
@@ -136,14 +137,11 @@ class Stop(TrainerCallback):  # type: ignore[misc]
 class Checkpoints(TrainerCallback):  # type: ignore[misc]
     """Marks a checkpoint when all of it is written: only then can a run go on from it."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if distributed.is_initialized():
             distributed.barrier()
         if state.is_world_process_zero:
-            (self.run.checkpoints / f"checkpoint-{state.global_step}" / runs.WHOLE).touch()
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / runs.WHOLE).touch()
 
 
 class Rationales(TrainerCallback):  # type: ignore[misc]

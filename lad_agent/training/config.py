@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lad_agent import nearest
 from lad_agent.errors import NotFound, UsageError
@@ -25,6 +32,7 @@ Stage = Literal["sft", "grpo"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0.0, lt=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
 
 
 class _Strict(BaseModel):
@@ -85,10 +93,10 @@ class Grpo(_Strict):
     """Group relative policy optimisation. A step is `prompts` groups of `num_generations` answers
     over all processes, `micro` answers at a time.
 
-    `rewards` maps a reward's name to its weight. `beta` weighs the distance to the starting model.
-    With `pool` above 0 training goes through that many prompts, chosen anew every `refresh` steps
-    because the model answers them now rightly, now wrongly: other groups teach nothing. Half of
-    them are anomalous.
+    `rewards` maps a reward's name to its weight, 0 or more. `beta` weighs the distance to the
+    starting model. With `pool` above 0 training goes through that many prompts, chosen anew every
+    `refresh` steps because the model answers them now rightly, now wrongly: other groups teach
+    nothing. Half of them are anomalous.
     """
 
     steps: Count = 300
@@ -100,9 +108,19 @@ class Grpo(_Strict):
     learning_rate: Rate = 1e-6
     warmup: int = Field(default=10, ge=0)
     max_completion: int = Field(default=256, ge=16)
-    rewards: dict[str, float] = {"accuracy": 1.0, "structure": 0.5}
+    rewards: dict[str, Weight] = {"accuracy": 1.0, "structure": 0.5}
     pool: int = Field(default=0, ge=0)
     refresh: Count = 50
+
+    @field_validator("rewards")
+    @classmethod
+    def _known(cls, rewards: dict[str, float]) -> dict[str, float]:
+        from lad_agent.training.rewards import REWARDS
+
+        for name in rewards:
+            if name not in REWARDS:
+                raise ValueError(f"no reward {name!r}; {nearest.hint(name, REWARDS)}")
+        return rewards
 
     @model_validator(mode="after")
     def _rewarded(self) -> "Grpo":

@@ -28,12 +28,12 @@ from lad_agent.training.bases import Base
 from lad_agent.training.config import Grpo, RunConfig
 from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
 from lad_agent.training.rewards import REWARDS, Case, accuracy
-from lad_agent.training.sources import Finding
+from lad_agent.training.sources import Example, Finding
 from lad_agent.training.stage import DryRun, Plan, Say
-from lad_agent.training.watch import Step, trouble
+from lad_agent.training.watch import Step, done, trouble
 
 ASKED_FROM = 10**9
-"""The position of the first prompt that only samples of rationales are taken from."""
+"""The position of the first of SynLOCO's prompts that only samples of rationales are taken from."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def trainer_for(
         GRPOTrainer,
         watchers,
         model=model,
-        reward_funcs=[_reward(name) for name in section.rewards],
+        reward_funcs=[_reward(name, tells=not n) for n, name in enumerate(section.rewards)],
         args=arguments,
         train_dataset=feed.dataset(),
         processing_class=processor,
@@ -318,7 +318,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
             f"{config.base}: full training of a LoRA run has no reference to hold to; "
             "set grpo.beta to 0, or adapter to lora"
         )
-    lessons, watch = _lessons(config, findings, say), Watch()
+    lessons, watch = _lessons(config, findings, say), Watch(config.grpo)
 
     def prompts(run: RunConfig, processor: Any) -> Prompts:
         return about(lessons, run, processor) if lessons else _of_synloco(run)
@@ -330,25 +330,31 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
         return trainer_for(stream, run, model, processor, folder, [watch, *watchers])
 
     def ask(run: RunConfig, processor: Any, model: Any) -> Sequence[Mapping[str, Any]]:
-        stream = prompts(run, processor)
-        asked = [stream(ASKED_FROM + number) for number in range(run.samples)]
-        return _say_of(processor, asked, run.grpo, model)
+        if lessons is None:
+            stream = _of_synloco(run)
+            unseen = [stream(ASKED_FROM + number) for number in range(run.samples)]
+            return _say_of(processor, unseen, run.grpo, model)
+        shown = lessons.asked[: run.samples]
+        said = _say_of(processor, _asked(lessons, shown, run, processor), run.grpo, model)
+        return [{"image": str(e.image), **entry} for e, entry in zip(shown, said, strict=True)]
 
     return Plan(
         lessons.products if lessons else list(synloco.PRODUCTS),
         lessons.hashes if lessons else {},
         lessons.task_hashes if lessons else {},
         lessons.reviews if lessons else [],
+        lessons.learned if lessons else [],
         trainer,
         ask,
         lambda: watch.reason,
+        lambda: watch.done,
     )
 
 
 def _say_of(
     processor: Any, prompts: Sequence[Prompt], config: Grpo, model: Any
 ) -> list[Mapping[str, Any]]:
-    """What the model says of prompts that it does not learn from, for `samples.jsonl`."""
+    """What the model says to prompts, for `samples.jsonl`."""
     if not prompts:
         return []
     told = _answers(model, processor, prompts, config, draws=0)
@@ -377,11 +383,35 @@ def _of_synloco(config: RunConfig) -> Prompts:
     return prompts(config.seed)
 
 
+def _asked(
+    lessons: Lessons, shown: Sequence[Example], config: RunConfig, processor: Any
+) -> list[Prompt]:
+    """A prompt about each picture, every other one under changed rules where its content is
+    known."""
+    size = usable_size(config.image_size, processor)
+    out = []
+    for number, example in enumerate(shown):
+        rng = np.random.default_rng([config.seed, 3, number])
+        out.append(_of(lessons, example, rng, size, other_rules=number % 2))
+    return out
+
+
 def _about(lessons: Lessons, config: RunConfig, size: int, position: int) -> Prompt:
     rng = np.random.default_rng([config.seed, 4, position])
     example = lessons.examples[int(rng.integers(len(lessons.examples)))]
+    return _of(lessons, example, rng, size, other_rules=config.sft.texts.other_rules)
+
+
+def _of(
+    lessons: Lessons,
+    example: Example,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    other_rules: float,
+) -> Prompt:
     task = lessons.tasks[example.product]
-    text = texts.inspection(rng, example, task, other_rules=config.sft.texts.other_rules)
+    text = texts.inspection(rng, example, task, other_rules=other_rules)
     answer = protocol.parse(text.completion)
     assert answer is not None  # texts are written by the protocol
     broken = rationale.named_fault(answer.rationale)[0] or example.rule
@@ -395,10 +425,8 @@ def _about(lessons: Lessons, config: RunConfig, size: int, position: int) -> Pro
     return Prompt(text.messages, images, Case(task.product, text.rules, answer.anomalous, rule))
 
 
-def _reward(name: str) -> Callable[..., list[float]]:
-    """TRL's form of a reward; that of accuracy also logs what `watch` looks at."""
-    if name not in REWARDS:
-        raise UsageError(f"no reward {name!r}; known: {', '.join(REWARDS)}")
+def _reward(name: str, *, tells: bool) -> Callable[..., list[float]]:
+    """TRL's form of a reward; one that `tells` also logs what `watch` looks at."""
     reward = REWARDS[name]
 
     def scored(
@@ -409,19 +437,19 @@ def _reward(name: str) -> Callable[..., list[float]]:
         **_: Any,
     ) -> list[float]:
         texts = [completion[0]["content"] for completion in completions]
-        values = [reward(text, own) for text, own in zip(texts, case, strict=True)]
-        if name == "accuracy":
-            for metric, value in shares(texts, values, k).items():
+        if tells:
+            right = [accuracy(text, own) for text, own in zip(texts, case, strict=True)]
+            for metric, value in shares(texts, right, k).items():
                 log_metric(metric, value)
-        return values
+        return [reward(text, own) for text, own in zip(texts, case, strict=True)]
 
     scored.__name__ = name
     return scored
 
 
 def shares(texts: Sequence[str], right: Sequence[float], k: Sequence[int]) -> dict[str, float]:
-    """Shares of well-formed answers, of yes among them, and of groups (equal `k`) that are dead:
-    whose accuracy is all alike, however their form differs."""
+    """Shares of well-formed answers, of yes among them, of groups (equal `k`) that are dead: whose
+    accuracy is all alike, however their form differs, and of those that are solved: all right."""
     answers = [answer for answer in map(protocol.parse, texts) if answer is not None]
     groups: dict[int, set[float]] = {}
     for value, own in zip(right, k, strict=True):
@@ -430,6 +458,7 @@ def shares(texts: Sequence[str], right: Sequence[float], k: Sequence[int]) -> di
         "well_formed": len(answers) / len(texts),
         "yes": sum(answer.anomalous for answer in answers) / len(answers) if answers else 0.5,
         "dead": sum(len(values) == 1 for values in groups.values()) / len(groups),
+        "solved": sum(values == {1.0} for values in groups.values()) / len(groups),
     }
 
 
@@ -466,18 +495,40 @@ class Refresh(TrainerCallback):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Stops a run that teaches nothing; `reason` says why."""
+    """Ends a run that teaches nothing (`reason` says why) or has nothing left to teach (`done`
+    does), with a checkpoint.
 
-    def __init__(self) -> None:
+    A run that was stopped and is resumed is given as many steps again, as far as it has them left;
+    at its last step those before the stop count too.
+    """
+
+    def __init__(self, config: Grpo) -> None:
+        self.refresh = config.refresh if config.pool else 0
         self.steps: list[Step] = []
+        self.since = 0
         self.reason: str | None = None
+        self.done: str | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps = [_step(logs) for logs in state.log_history if "solved" in logs]
+        before = trouble(self.steps)
+        if state.global_step >= state.max_steps:
+            self.reason = before
+        elif before is not None:
+            self.since = len(self.steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if not logs or "dead" not in logs:
+        if not logs or "solved" not in logs:
             return
-        cut = float(logs.get("completions/clipped_ratio", 0.0))
-        self.steps.append(
-            Step(float(logs["well_formed"]), cut, float(logs["yes"]), float(logs["dead"]))
-        )
-        self.reason = trouble(self.steps)
-        control.should_training_stop = control.should_training_stop or self.reason is not None
+        self.steps.append(_step(logs))
+        last = state.global_step >= state.max_steps
+        seen = self.steps if last else self.steps[self.since :]
+        self.reason, self.done = trouble(seen), done(seen, refresh=self.refresh)
+        if self.reason is not None or self.done is not None:
+            control.should_save = control.should_training_stop = True
+
+
+def _step(logs: Mapping[str, Any]) -> Step:
+    cut = float(logs.get("completions/clipped_ratio", 0.0))
+    shown = (float(logs[name]) for name in ("yes", "dead", "solved"))
+    return Step(float(logs["well_formed"]), cut, *shown)

@@ -8,6 +8,7 @@ far narrower than those of the two figures.
 import dataclasses
 import gc
 import json
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from lad_agent.recipe import Recipe
 from lad_agent.training import runs, texts
 from lad_agent.training.bases import Base
 from lad_agent.training.calibration.judging import question
-from lad_agent.training.evaluation import Judged, Resampling, Truth, paired
+from lad_agent.training.evaluation import Judged, Resampling, Truth, bootstrap, paired
 from lad_agent.training.sources import Example, check, open_source
 from lad_agent.training.sources.folder import LAYOUT as OWN
 
@@ -32,7 +33,15 @@ TOLERANCE = 0.02
 """Balanced accuracy that a model may have lost, as far as the pictures can tell."""
 
 _BATCH = 32
-_SHOWN = {"balanced_accuracy": "bal. acc.", "auroc": "AUROC", "escape_rate": "escapes"}
+_SHOWN = {
+    "balanced_accuracy": "bal. acc.",
+    "auroc": "AUROC",
+    "escape_rate": "escapes",
+    "overkill_rate": "overkill",
+    "coverage": "coverage",
+}
+_WANTED = {"balanced_accuracy": 1, "escape_rate": -1, "overkill_rate": -1, "coverage": 1}
+"""Which way is the better one."""
 
 
 def pictures(path: Path) -> tuple[Example, ...]:
@@ -99,12 +108,12 @@ def compare(before: Base, after: Base, path: Path) -> dict[str, Any]:
 def worse(compared: Mapping[str, Any], tolerance: float = TOLERANCE) -> str | None:
     """Why the later model must not take the earlier one's place; None where it may.
 
-    It must not where balanced accuracy fell or escapes rose by more than chance explains, in all
-    pictures or in a product, or where the pictures leave open that balanced accuracy fell by more
-    than `tolerance`.
+    It must not where balanced accuracy or coverage fell, or escapes or overkill rose, by more than
+    chance explains, in all pictures or in a product, or where the pictures leave open that balanced
+    accuracy fell by more than `tolerance`.
     """
     for group, held in compared["groups"].items():
-        for name, sign in (("balanced_accuracy", 1), ("escape_rate", -1)):
+        for name, sign in _WANTED.items():
             moved = held["figures"][name]
             if moved["interval"] is None:
                 continue
@@ -121,7 +130,7 @@ def worse(compared: Mapping[str, Any], tolerance: float = TOLERANCE) -> str | No
     if moved["interval"][0] < -tolerance:
         return (
             f"{whole['n']} pictures leave open that balanced accuracy fell by "
-            f"{-moved['interval'][0]:.3f}; hold out more, or allow it by --tolerance"
+            f"{-moved['interval'][0]:.3f}; {_remedy(tolerance)}, or allow it by --tolerance"
         )
     return None
 
@@ -229,6 +238,15 @@ def _judged(example: Example, judgement: Judgement, recipe: Recipe) -> Judged:
         well_formed=judgement.well_formed,
         evidence=judgement.evidence,
     )
+
+
+def _remedy(tolerance: float) -> str:
+    """How many pictures show that no more was lost, where both models make the same mistakes: half
+    the root of two equal squares."""
+    if tolerance == 0:
+        return "no number of pictures shows that nothing is lost; gain more"
+    each = bootstrap.enough(math.sqrt(2) * tolerance)
+    return f"hold out more, no fewer than {each} good and {each} anomalous ones"
 
 
 def _interval(moved: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """What a run learns from: labelled pictures and people's findings, checked as one set."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,12 +41,18 @@ class Lessons:
     def reviews(self) -> list[Example]:
         return [example for example in self.examples if example.by is not None]
 
+    @property
+    def learned(self) -> list[str]:
+        """The content hashes of `examples`."""
+        return sorted({example.sha256 for example in self.examples})
+
 
 def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = print) -> Lessons:
     """The lessons in a configuration's data, and in `findings` where it asks for reviews.
 
     Raises:
-        UsageError: no data is named, a path is no source, or there is no finding.
+        UsageError: no data is named, a path is no source, there is no finding, none under rules
+            that hold yet, or findings about one product under two recipes.
         CheckFailed: the data cannot be trained on; names every fault.
     """
     data = config.data
@@ -57,7 +63,7 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
         # A picture that was reviewed twice is one lesson, of the later finding: two rules may be
         # broken, and each review names one. What contradicts is refused below.
         found: dict[tuple[str | Path, bool], Finding] = {}
-        for one in findings:
+        for one in _as_asked_now(findings, say):
             key = one.sha256 or one.image, one.conforming
             found[key] = max(one, found.get(key, one), key=lambda f: f.at)
         if not found:
@@ -97,6 +103,13 @@ def keep_reviews(reviews: Sequence[Example], run: Run) -> None:
         atomic.write(run.reviews, "".join(lines))
 
 
+def keep_learned(learned: Collection[str], run: Run) -> None:
+    """Write the content hashes of a run's lessons into its folder, if there are any: the pictures
+    may be moved or deleted once it is trained."""
+    if learned:
+        atomic.write(run.learned, "".join(f"{sha256}\n" for sha256 in learned))
+
+
 def kept_reviews(folder: Path) -> list[Finding]:
     """The findings that the run in `folder` learns from: a resumed run keeps to them.
 
@@ -114,9 +127,47 @@ def kept_reviews(folder: Path) -> list[Finding]:
             line["sha256"],
             Path(line["recipe"]) if line["recipe"] else None,
             line.get("review"),
+            line.get("task_version"),
         )
         for line in runs.read_lines(runs.find_run(folder).reviews)
     ]
+
+
+def _as_asked_now(findings: Iterable[Finding], say: Say) -> list[Finding]:
+    """The findings about parts that were asked what their recipe asks now; those too of which
+    nobody has noted it."""
+    kept, left_out = list[Finding](), list[Finding]()
+    asked: dict[str, dict[str, Path | None]] = {}
+    found: dict[tuple[str, Path | None, Path], str | None] = {}
+    for one in findings:
+        key = one.product, one.recipe, one.image.parent
+        if one.task_version is None:
+            kept.append(one)
+            continue
+        if key not in found:
+            now = texts.recipe_of(one.product, [one])
+            found[key] = now.task_version if now else None
+        if found[key] == one.task_version:
+            kept.append(one)
+            asked.setdefault(one.product, {}).setdefault(one.task_version, one.recipe)
+        else:
+            left_out.append(one)
+    if left_out:
+        other = f"made under another task than {left_out[0].recipe} asks now"
+        if not kept:
+            raise UsageError(
+                f"all {len(left_out)} findings were {other}; put the recipe back as it was, or "
+                "review parts that are inspected by it"
+            )
+        say(f"{len(left_out)} findings are left out: {other}")
+    for product, recipes in asked.items():
+        if len(recipes) > 1:
+            raise UsageError(
+                f"{product} was reviewed by {' and by '.join(map(str, recipes.values()))}, which "
+                "do not ask the same; a model learns one task of a product: move the one away "
+                "whose findings are to be left out"
+            )
+    return kept
 
 
 def _task_hashes(tasks: Mapping[str, Task], examples: Iterable[Example]) -> dict[str, str]:
@@ -139,6 +190,7 @@ def _line(example: Example) -> dict[str, Any]:
         "rule": example.rule,
         "by": example.by,
         "at": example.at.isoformat() if example.at else None,
+        "task_version": example.task_version,
     }
 
 

@@ -28,7 +28,8 @@ def compare(folder: Path, to: Path, pictures: Path | None = None) -> dict[str, A
     Raises:
         NotFound, UsageError: no finished run, no held-out set, or `to` holds something else.
         CheckFailed: the run, or one that it went on from, has learned from held-out pictures, or
-            is gone, so that nobody can tell; or the set that it was judged by is another now.
+            is gone, or its pictures have changed and it has kept no list of them, so that nobody
+            can tell; or the set that it was judged by is another now.
     """
     run, after = runs.find(folder), bases.find(str(folder))
     config = run.config if isinstance(run, Run) else None
@@ -95,6 +96,11 @@ def _learned(folder: Path) -> frozenset[str]:
             raise CheckFailed(
                 f"{one.of}: the run that made its base, {one.gone}, is gone, and with it what it "
                 "has learned from; put it back"
+            )
+        if one.changed:
+            raise CheckFailed(
+                f"{one.of}: its pictures have changed since it learned from them, and it lists "
+                "none, so that nobody can tell whether held-out ones were among them; put them back"
             )
     return learned(known)
 

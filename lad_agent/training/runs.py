@@ -6,6 +6,7 @@
     metrics.jsonl     one line a log entry; `tensorboard/` holds the same
     samples.jsonl     rationales of the same few pictures over time
     reviews.jsonl     the findings among its lessons: review, picture, label, who and when
+    learned.txt       the content hashes of all its lessons, one a line
     held_out.json     figures on the held-out pictures, before and after
     curves.png        the metrics drawn
     checkpoints/      checkpoint-STEP; one with the file `whole` is complete
@@ -73,6 +74,10 @@ class Run:
     @property
     def reviews(self) -> Path:
         return self.folder / "reviews.jsonl"
+
+    @property
+    def learned(self) -> Path:
+        return self.folder / "learned.txt"
 
 
 @dataclass(frozen=True)
@@ -240,21 +245,27 @@ def card(folder: Path) -> dict[str, Any]:
     return told
 
 
-def last_checkpoint(run: Run) -> Path | None:
-    """The checkpoint of the highest step that was completely written."""
-    whole = [path for path in _checkpoints(run) if (path / WHOLE).exists()]
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """Of those in a folder the checkpoint of the highest step that was completely written."""
+    whole = [path for path in _checkpoints(checkpoints) if (path / WHOLE).exists()]
     return max(whole, key=_step_of, default=None)
 
 
 def last_step(run: Run) -> int:
     """The step of the last whole checkpoint, 0 where there is none."""
-    last = last_checkpoint(run)
+    last = last_checkpoint(run.checkpoints)
     return _step_of(last) if last else 0
 
 
-def half_written(run: Run) -> list[Path]:
-    """Checkpoints that were being written when the run ended."""
-    return [path for path in _checkpoints(run) if not (path / WHOLE).exists()]
+def half_written(checkpoints: Path) -> list[Path]:
+    """Checkpoints in a folder that were being written when the run ended."""
+    return [path for path in _checkpoints(checkpoints) if not (path / WHOLE).exists()]
+
+
+def drop_half_written(checkpoints: Path) -> None:
+    """Remove the checkpoints in a folder that were being written when the run ended."""
+    for path in half_written(checkpoints):
+        shutil.rmtree(path)
 
 
 def add_line(path: Path, entry: Mapping[str, Any]) -> None:
@@ -469,16 +480,15 @@ def _refuse_other(run: Run, record: Mapping[str, Any]) -> None:
 
 def _step_back(run: Run) -> None:
     """Leave the folder as the last whole checkpoint found it."""
-    for path in half_written(run):
-        shutil.rmtree(path)
+    drop_half_written(run.checkpoints)
     step = last_step(run)
     for path in (run.metrics, run.samples):
         kept = [entry for entry in read_lines(path) if entry.get("step", 0) <= step]
         atomic.write(path, "".join(json.dumps(e, ensure_ascii=False) + "\n" for e in kept))
 
 
-def _checkpoints(run: Run) -> list[Path]:
-    return list(run.checkpoints.glob("checkpoint-*"))
+def _checkpoints(folder: Path) -> list[Path]:
+    return list(folder.glob("checkpoint-*"))
 
 
 def _step_of(checkpoint: Path) -> int:

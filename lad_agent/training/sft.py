@@ -230,6 +230,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
         lessons.hashes,
         lessons.task_hashes,
         lessons.reviews,
+        lessons.learned,
         partial(trainer_for, lessons),
         partial(answers, lessons),
     )

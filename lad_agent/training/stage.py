@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,20 +35,24 @@ class Plan:
     """What a stage is about to do.
 
     `products` are those it learns, `data` and `tasks` hold a hash for each, of its pictures and of
-    what is asked and known of them; `reviews` are the pictures whose label is a person's finding.
+    what is asked and known of them; `reviews` are the pictures whose label is a person's finding,
+    `learned` the content hashes of all that are learned from.
     `trainer(config, model, processor, folder, watchers)` is TRL's trainer, ready to train, with
     its checkpoints in `folder`/checkpoints;
     `ask(config, processor, model)` one entry for `samples.jsonl` a picture. `stopped` tells after
-    training why the run ended itself, if it did.
+    training why the run gave itself up, `done` why it ended before its last step because there was
+    nothing left to learn, if it did.
     """
 
     products: Sequence[str]
     data: Mapping[str, str]
     tasks: Mapping[str, str]
     reviews: Sequence[Example]
+    learned: Collection[str]
     trainer: Callable[[RunConfig, Any, Any, Path, Sequence[Any]], Any]
     ask: Callable[[RunConfig, Any, Any], Sequence[Mapping[str, Any]]]
     stopped: Callable[[], str | None] = lambda: None
+    done: Callable[[], str | None] = lambda: None
 
 
 Make = Callable[[Base, Say], Plan]
@@ -199,17 +203,18 @@ def _fit(
         return out / result(config)
     if runs.first_process():
         lessons.keep_reviews(plan.reviews, run)
+        lessons.keep_learned(plan.learned, run)
     model, processor = bases.open_base(base, config)
     steps = getattr(config, stage).steps
     watchers = callbacks.watchers(run, steps=steps, ask=partial(plan.ask, config, processor))
-    last = runs.last_checkpoint(run)
+    last = runs.last_checkpoint(run.checkpoints)
     with callbacks.guarded(run, watchers), warnings.catch_warnings():
         # TRL asks transformers for things under their old names.
         warnings.simplefilter("ignore", FutureWarning)
         trainer = plan.trainer(config, model, processor, out, watchers)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        step, reason = trainer.state.global_step, plan.stopped()
-        whole = step == steps and reason is None
+        step, reason, done = trainer.state.global_step, plan.stopped(), plan.done()
+        whole = reason is None and (step == steps or done is not None)
         folder = _save(trainer, base, plan, run) if whole else None
     if runs.first_process():
         curves.write(run)
@@ -217,6 +222,8 @@ def _fit(
         raise CheckFailed(f"{out}: stopped at step {step}: {reason}")
     if folder is None:
         say(f"stopped at step {step} of {steps}; --resume goes on")
+    elif step < steps:
+        say(f"ended at step {step} of {steps}: {done}")
     return folder
 
 

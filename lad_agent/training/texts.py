@@ -22,7 +22,7 @@ from lad_agent.recipe import Recipe, Region, Rule
 from lad_agent.training.config import Texts
 from lad_agent.training.pocket.rules import holding
 from lad_agent.training.pocket.sft import caption
-from lad_agent.training.sources import Example
+from lad_agent.training.sources import Example, Finding
 from lad_agent.training.sources.example import mask_layers
 
 FAULT, FAULTS = "fault", "faults"
@@ -74,7 +74,7 @@ def tasks(examples: Iterable[Example]) -> dict[str, Task]:
     return {product: _task(product, group) for product, group in grouped.items()}
 
 
-def recipe_of(product: str, examples: Sequence[Example]) -> Recipe | None:
+def recipe_of(product: str, examples: Sequence[Example | Finding]) -> Recipe | None:
     """The recipe that pictures of one product are judged by: the one that a picture was reviewed
     under, else the nearest `recipe.yaml` in the folder of one or above it, else the one shipped.
 

@@ -45,6 +45,16 @@ def test_a_dry_run_learns_from_what_people_found(cli: Cli, reviewed: list[Path])
     assert "a step on this device: about " in ran.out
 
 
+def test_findings_are_no_lessons_under_rules_that_came_later(
+    cli: Cli, reviewed: list[Path], tray: Path
+) -> None:
+    recipe = tray / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("exactly 2", "exactly 3"))
+    ran = cli("train", "sft", "--config", "pocket", "--from-reviews", "--dry-run")
+    assert ran.code == 2
+    assert f"all 10 findings were made under another task than {recipe} asks now" in ran.error
+
+
 def test_no_decision_no_lesson(cli: Cli, reviewed: list[Path]) -> None:
     ran = cli("train", "sft", "--config", "pocket", "--from-reviews", "--since", "2099-01-01",
               "--dry-run")  # fmt: skip

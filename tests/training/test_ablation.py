@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,48 @@ def test_the_same_call_goes_on_where_it_was(
     other = changed(config, sft={"steps": 3})
     with pytest.raises(UsageError, match="holds a run with other settings"):
         ablation.run(other, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
+
+
+def test_what_a_seed_started_from_stands_in_where_it_ended_itself(
+    config: RunConfig,
+    done: tuple[Path, dict[str, Any], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else only those that came through would count; what starts from it is not trained."""
+    out = shutil.copytree(done[0], tmp_path / "out")
+    for path in out.glob("seed-0/*/config.yaml"):
+        path.write_text(path.read_text().replace(str(done[0]), str(out)))
+    for name in ("grpo", "captions"):
+        shutil.rmtree(out / "seed-0" / name / "model")
+        (out / "seed-0" / f"{name}.jsonl").unlink()
+        (out / "seed-0" / name / ablation.ENDED).write_text("every answer is yes\n")
+    shutil.rmtree(out / "seed-0" / "captions-grpo")
+    (out / "seed-0" / "captions-grpo.jsonl").unlink()
+
+    def never(*arguments: Any, **named: Any) -> None:
+        raise AssertionError("trained or judged")
+
+    for module, name in ((ablation.sft, "train"), (ablation.grpo, "train"),
+                         (ablation.held_out, "judge")):  # fmt: skip
+        monkeypatch.setattr(module, name, never)
+    found = ablation.run(config, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
+    assert found is not None
+    stood = {name: one["stood_in"] for name, one in found["arms"].items()}
+    ended = ("grpo", "captions", "captions-grpo")
+    assert stood == {name: [0] if name in ended else [] for name in ablation.NAMES}
+    base = found["arms"]["base"]
+    for name in ended:
+        assert found["arms"][name]["accuracy"] == base["accuracy"]
+    moved = {(one["better"], one["than"]): one for one in found["claims"]}
+    assert moved["captions-grpo", "captions"]["difference"] == 0.0
+    assert all(one["seeds"] == [0] for one in found["claims"])
+    text = ablation.table(found)
+    assert "| GRPO only | 1 (1 ended) | " in text
+    assert "| SFT only | 1 | " in text
+    assert "seed-0/grpo ended itself, what it started from stands in for it: every" in text
+    assert "- GRPO only, against base: +0.000 (" in text
+    assert "balanced accuracy over 1 seeds, 1 of them ended: no more than chance" in text
 
 
 @pytest.mark.slow

@@ -57,6 +57,15 @@ def test_non_commercial_is_said_in_the_file() -> None:
         ("base: x\ntower: trained\n", "tower: trained needs adapter: full"),
         ("base: x\nsft: {texts: {caption: 1}}\n", "sum to 1.7, not to 1"),
         ("base: x\ngrpo: {rewards: {}}\n", "no reward has a weight"),
+        ("base: x\ngrpo: {rewards: {accuracy: 0}}\n", "no reward has a weight"),
+        (
+            "base: x\ngrpo:\n  rewards: {acuracy: 1}\n",
+            "f, line 3: grpo.rewards: no reward 'acuracy'; did you mean 'accuracy'?",
+        ),
+        (
+            "base: x\ngrpo:\n  rewards:\n    accuracy: 1\n    structure: -0.5\n",
+            "f, line 5: grpo.rewards.structure: input should be greater than or equal to 0",
+        ),
         ("base: x\ngrpo: {pool: 1}\n", "f, line 2: grpo: pool: 1 has no half; give an even number"),
         ("base: x\nkeep_checkpoints: 1\n", "would leave none whole while the next is written"),
         ("base: x\nsed: 1\nsede: 1\n", "(and 1 more)"),

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -375,6 +376,19 @@ def _refused(results: Path, truth: Path, *words: str) -> None:
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_mvtec_ad_is_a_truth(tmp_path: Path) -> None:
+    folder = layouts.mvtec_ad(tmp_path)
+    truth = read_truth(tmp_path)
+    assert sorted((t.product, t.kind, t.image.parent.name) for t in truth.values()) == [
+        ("bottle", "bad", "crack"), ("bottle", "good", "good"),
+    ]  # fmt: skip
+    shutil.rmtree(folder / "train")
+    with pytest.raises(UsageError, match="crack") as caught:
+        read_truth(tmp_path)
+    assert str(caught.value).startswith(f"{folder}/test: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_own_pictures_are_a_truth_by_folder_or_csv(tmp_path: Path) -> None:

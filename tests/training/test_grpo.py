@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from lad_agent import protocol
-from lad_agent.errors import UsageError
+from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.reasoners.checkpoint import load_checkpoint
 from lad_agent.recipe import Rule
 from lad_agent.training import bases, callbacks, grpo, runs, watch
@@ -27,6 +27,7 @@ from lad_agent.training.grpo import Prompt
 from lad_agent.training.pocket import architecture
 from lad_agent.training.pocket import prompts as pocket
 from lad_agent.training.rewards import Case
+from lad_agent.training.sources import open_source
 from tests.reasoners import toy
 from tests.training.conftest import Steps, own_pictures
 
@@ -43,10 +44,13 @@ def run_config(section: Grpo = CONFIG, **keys: Any) -> RunConfig:
     return RunConfig.model_validate({**given, "grpo": section.model_dump(), **keys})
 
 
-def fit(model: Any, processor: Any, stream: grpo.Prompts, section: Grpo, folder: Path) -> Any:
+def fit(
+    model: Any, processor: Any, stream: grpo.Prompts, section: Grpo, folder: Path, **keys: Any
+) -> Any:
     """Train without a run around it; returns the trainer."""
-    watch = grpo.Watch()
-    trainer = grpo.trainer_for(stream, run_config(section), model, processor, folder, [watch])
+    watch = grpo.Watch(section)
+    config = run_config(section, **keys)
+    trainer = grpo.trainer_for(stream, config, model, processor, folder, [watch])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         trainer.train()
@@ -115,9 +119,9 @@ def test_the_pockets_prompts_hold_both_verdicts_of_every_product() -> None:
 @pytest.mark.parametrize(
     ("texts", "right", "expected"),
     [
-        (["yes", "no"], [1, 0], {"well_formed": 1.0, "yes": 0.5, "dead": 0.0}),
-        (["yes", "yes"], [1, 1], {"well_formed": 1.0, "yes": 1.0, "dead": 1.0}),
-        (["no", ""], [0, 0], {"well_formed": 0.5, "yes": 0.0, "dead": 1.0}),
+        (["yes", "no"], [1, 0], {"well_formed": 1.0, "yes": 0.5, "dead": 0.0, "solved": 0.0}),
+        (["yes", "yes"], [1, 1], {"well_formed": 1.0, "yes": 1.0, "dead": 1.0, "solved": 1.0}),
+        (["no", ""], [0, 0], {"well_formed": 0.5, "yes": 0.0, "dead": 1.0, "solved": 0.0}),
     ],
 )
 def test_a_group_is_dead_by_its_accuracy_alone(
@@ -139,11 +143,6 @@ def test_numbers_that_do_not_fit_are_refused(change: dict[str, int], world: int)
     assert grpo._micro_batches(CONFIG, 1) == 1
 
 
-def test_an_unknown_reward_is_refused() -> None:
-    with pytest.raises(UsageError, match="known: accuracy, structure"):
-        grpo._reward("length")
-
-
 def test_metrics_tell_what_the_answers_are_like(model: Any, processor: Any, tmp_path: Path) -> None:
     trainer, _ = fit(model, processor, prompts, CONFIG, tmp_path)
     steps = [entry for entry in trainer.state.log_history if "dead" in entry]
@@ -151,19 +150,27 @@ def test_metrics_tell_what_the_answers_are_like(model: Any, processor: Any, tmp_
     for entry in steps:
         assert {
             "rewards/accuracy/mean", "rewards/accuracy/std", "rewards/structure/mean", "kl",
-            "entropy", "completions/clipped_ratio", "well_formed", "yes", "dead",
+            "entropy", "completions/clipped_ratio", "well_formed", "yes", "dead", "solved",
         } <= set(entry)  # fmt: skip
         assert entry["dead"] == 1.0  # an untrained model has no right answer
         assert entry["completions/clipped_ratio"] > 0.5
 
 
+@pytest.mark.parametrize("rewards", [{"accuracy": 1.0, "structure": 0.5}, {"structure": 1.0}])
 def test_a_run_that_teaches_nothing_is_stopped(
-    model: Any, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rewards: dict[str, float],
+    model: Any,
+    processor: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Whatever is rewarded, what the answers are like is looked at; a checkpoint is left."""
     monkeypatch.setattr(watch, "WINDOW", 2)
-    section = CONFIG.model_copy(update={"steps": 50})
-    trainer, seen = fit(model, processor, prompts, section, tmp_path)
+    section = CONFIG.model_copy(update={"steps": 50, "rewards": rewards})
+    trainer, seen = fit(model, processor, prompts, section, tmp_path, checkpoint_every=200)
     assert trainer.state.global_step == 2
+    kept = [path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")]
+    assert kept == ["checkpoint-2"]
     assert "max_completion" in seen.reason or "fine-tune first" in seen.reason
 
 
@@ -366,7 +373,43 @@ def test_verdicts_alone_teach(taught: Path, labelled: Path, tmp_path: Path) -> N
     samples = runs.read_lines(tmp_path / "run" / "samples.jsonl")
     assert {entry["step"] for entry in samples} == {2, 4, 6, 8, 10, 12}
     assert samples[-1]["wanted"] in ("yes", "no")
+    others = {str(e.image) for e in open_source(labelled) if e.split == "validation"}
+    assert {entry["image"] for entry in samples} <= others
     load_checkpoint(folder)
+    with pytest.raises(UsageError, match="has finished"):
+        grpo.train(config, tmp_path / "run", resume=True)
+
+
+@pytest.mark.slow
+def test_a_stop_by_the_guard_keeps_its_steps(
+    taught: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed run is given as many steps again, but is no result for having none left."""
+    monkeypatch.setattr(watch, "WINDOW", 2)
+    short = {"max_completion": 16, "num_generations": 2, "micro": 8}
+    config = changed(toy_run(taught, labelled, 3), checkpoint_every=200, samples=0, grpo=short)
+    run = tmp_path / "run"
+    for resume, step, checkpoints in ((False, 2, {2}), (True, 3, {2, 3}), (True, 3, {2, 3})):
+        with pytest.raises(CheckFailed, match=f"stopped at step {step}: .* raise max_completion"):
+            grpo.train(config, run, resume=resume, say=_quiet)
+        kept = {int(p.parent.name[11:]) for p in (run / "checkpoints").glob("*/whole")}
+        assert kept == checkpoints
+    assert not (run / "model").exists()
+
+
+def test_a_run_with_nothing_left_to_learn_ends_whole(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "WINDOW", 2)
+    easy = own_pictures(tmp_path / "toy", 6, toy.DARK)
+    sure = {"temperature": 0.1, "num_generations": 2, "micro": 8}
+    config = changed(toy_run(taught, easy, 50), samples=0, checkpoint_every=200, grpo=sure)
+    said: list[str] = []
+    folder = grpo.train(config, tmp_path / "run", say=said.append)
+    assert folder == tmp_path / "run" / "model"
+    load_checkpoint(folder)
+    assert any(line.startswith("ended at step 2 of 50: the answers") for line in said)
+    assert bases.find(str(tmp_path / "run")).folder == folder
     with pytest.raises(UsageError, match="has finished"):
         grpo.train(config, tmp_path / "run", resume=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import bases, grpo, held_out, promotion, runs, sft
 from lad_agent.training.config import RunConfig, changed
+from lad_agent.training.evaluation import Judged, Truth, paired
+from lad_agent.training.sources import open_source
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
@@ -49,17 +52,47 @@ def _moved(before: float, after: float, low: float, high: float) -> dict[str, An
     }  # fmt: skip
 
 
-def _found(**groups: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+def _found(
+    overkill: dict[str, Any] | None = None,
+    coverage: dict[str, Any] | None = None,
+    **groups: tuple[dict[str, Any], dict[str, Any]],
+) -> dict[str, Any]:
     """Figures as `compare` gives them: balanced accuracy and escapes of each group."""
+    same = _moved(0.5, 0.5, -0.02, 0.02)
+    more = {"overkill_rate": overkill or same, "coverage": coverage or same}
     return {
         "groups": {
-            name: {"n": 60, "figures": {"balanced_accuracy": balanced, "escape_rate": escapes}}
+            name: {
+                "n": 60,
+                "figures": {"balanced_accuracy": balanced, "escape_rate": escapes, **more},
+            }
             for name, (balanced, escapes) in groups.items()
         }
     }
 
 
-SAME = _moved(0.9, 0.9, 0.0, 0.0)
+SAME = _moved(0.9, 0.9, -0.01, 0.01)
+
+
+def _judged(good: int, bad: int) -> list[Judged]:
+    """Wrong about one in ten."""
+    judged = []
+    for number in range(good + bad):
+        anomalous = number >= good
+        said = anomalous is not (number % 10 == 5)
+        truth = Truth(
+            "toy", anomalous, "bad" if anomalous else "good", None, "all", None, Path("a.png")
+        )
+        result = "NotOK" if said else "OK"
+        judged.append(Judged(truth, said, 0.5 + said / 3, result, None, True, "unchecked"))
+    return judged
+
+
+def _alike(good: int, bad: int) -> dict[str, Any]:
+    """As `compare` finds two models that make the same mistakes."""
+    judged = _judged(good, bad)
+    figures = paired([judged], [judged], held_out.RESAMPLING)
+    return {"groups": {"all": {"n": good + bad, "figures": figures}}}
 
 
 def test_both_models_are_judged_on_the_same_pictures(compared: dict[str, Any], held: Path) -> None:
@@ -101,8 +134,24 @@ def test_verdicts_are_written_and_read_again(taught: Path, held: Path, tmp_path:
             _found(all=(SAME, _moved(0.1, 0.2, 0.02, 0.2))),
             "escapes of all went from 0.1",
         ),
+        (
+            _found(all=(SAME, SAME), overkill=_moved(0.1, 0.2, 0.02, 0.2)),
+            "overkill of all went from 0.100 to 0.200",
+        ),
+        (_found(all=(SAME, SAME), overkill=_moved(0.2, 0.1, -0.2, -0.02)), None),
+        (
+            _found(all=(SAME, SAME), coverage=_moved(0.94, 0.0, -0.97, -0.9)),
+            "coverage of all went from 0.940 to 0.000",
+        ),
+        (_found(all=(SAME, SAME), coverage=_moved(0.9, 0.94, 0.01, 0.06)), None),
         (_found(all=(SAME, SAME), nuts=(_moved(0.9, 0.5, -0.5, -0.2), SAME)), "of nuts went from"),
         (_found(all=(_moved(0.9, 0.9, -0.06, 0.06), SAME)), "leave open that .* fell by 0.060"),
+        (_found(all=(_moved(0.9, 0.9, 0.0, 0.0), SAME)), None),
+        (_alike(2, 2), r"fell by 0.595; hold out more, no fewer than 129 good and 129 anom"),
+        (_alike(128, 128), "leave open"),
+        (_alike(129, 129), None),
+        (_alike(1000, 20), "leave open that balanced accuracy fell by 0.084"),
+        (_alike(200, 150), None),
     ],
 )
 def test_worse_is_what_chance_does_not_explain_or_the_pictures_leave_open(
@@ -114,6 +163,25 @@ def test_worse_is_what_chance_does_not_explain_or_the_pictures_leave_open(
     else:
         assert said is not None
         assert re.search(why, said)
+
+
+def test_a_model_that_has_lost_its_confidence_decides_nothing() -> None:
+    """The verdicts are as they were: below `min_confidence` every part goes to people."""
+    compared = _alike(200, 200)
+    assert "| all | 400 | coverage | 1.000 | 1.000 |" in held_out.table(compared)
+    assert "| all | 400 | overkill | 0.100 | 0.100 |" in held_out.table(compared)
+    sure = _judged(200, 200)
+    unsure = [replace(j, result="NotDecidable") for j in sure]
+    figures = paired([sure], [unsure], held_out.RESAMPLING)
+    compared = {"groups": {"all": {"n": 400, "figures": figures}}}
+    assert figures["balanced_accuracy"]["difference"] == 0.0
+    assert "coverage of all went from 1.000 to 0.000" in str(held_out.worse(compared))
+
+
+def test_how_many_pictures_are_wanted_depends_on_the_tolerance() -> None:
+    assert held_out.worse(_alike(51, 51), tolerance=0.05) is None
+    assert "no fewer than 51 good and 51" in str(held_out.worse(_alike(50, 50), tolerance=0.05))
+    assert "no number of pictures shows that" in str(held_out.worse(_alike(200, 200), tolerance=0))
 
 
 def test_pictures_of_one_class_prove_nothing() -> None:
@@ -247,6 +315,28 @@ def test_earlier_lessons_are_known_of_models_and_of_their_copies(
     second = _run(tmp_path / "second", live, taught, held)
     with pytest.raises(CheckFailed, match=r"second: the run that made its base, .*first, is gone"):
         promotion.compare(second, tmp_path / "new")
+
+
+def test_pictures_that_were_moved_after_they_were_learned_from_are_known(
+    small: Path, taught: Path, tmp_path: Path
+) -> None:
+    """An older run has no list of its lessons."""
+    data = own_pictures(tmp_path / "data" / "toy", 6, toy.DARK, striped=True)
+    run = tmp_path / "run"
+    sft.train(changed(_config(small, data), adapter="full"), run, say=lambda text: None)
+    learned = (run / "learned.txt").read_text().split()
+    assert set(learned) == {e.sha256 for e in open_source(data) if e.split == "train"}
+    moved = own_pictures(tmp_path / "held" / "toy", 1, toy.DARK, first=100, striped=True)
+    for name in ("good", "bad/no_lamp"):
+        for number in (0, 1, 2):
+            (data / name / f"00{number}.png").rename(moved / name / f"00{number}.png")
+    there = len({e.sha256 for e in open_source(moved)} & set(learned))
+    assert there
+    with pytest.raises(CheckFailed, match=f"{there} held-out pictures are learned from"):
+        promotion.compare(run, tmp_path / "live", moved)
+    (run / "learned.txt").unlink()
+    with pytest.raises(CheckFailed, match=r"run: its pictures have changed since .* put them back"):
+        promotion.compare(run, tmp_path / "live", moved)
 
 
 def test_an_adapter_is_judged_on_the_base_that_it_was_made_for(

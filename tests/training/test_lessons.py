@@ -12,6 +12,7 @@ from PIL import Image
 
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.images import file_sha256
+from lad_agent.recipe import load
 from lad_agent.training import lessons, runs, texts
 from lad_agent.training.calibration import trained_on
 from lad_agent.training.config import RunConfig, changed
@@ -79,6 +80,8 @@ def test_findings_join_pictures(findings: list[Finding], tmp_path: Path) -> None
 
 def test_findings_are_kept_and_read_again(findings: list[Finding], tmp_path: Path) -> None:
     config = _config(reviews=True)
+    version = load(findings[0].recipe or Path()).task_version
+    findings = [replace(one, task_version=version) for one in findings]
     learned = lessons.learn_from(config, findings, _quiet)
     run = runs.open_run(tmp_path / "run", "sft", config, base="b", data=learned.hashes)
     lessons.keep_reviews(learned.reviews, run)
@@ -104,6 +107,73 @@ def test_two_people_who_disagree_stop_the_run(findings: list[Finding]) -> None:
     other = replace(findings[0], conforming=False, rule="R1", by="ben")
     with pytest.raises(CheckFailed, match=r"by ana.*by ben.*contradict"):
         lessons.learn_from(_config(reviews=True), [*findings, other], _quiet)
+
+
+def test_findings_under_rules_that_have_changed_are_left_out(
+    findings: list[Finding], tmp_path: Path
+) -> None:
+    """Even where they contradict later ones: what was right by one rule is wrong by another."""
+    now = toy.write_recipe(tmp_path / "now", rule="exactly 2 lamps")
+    before = toy.write_recipe(tmp_path / "before").task_version
+    made = [replace(one, recipe=now.path, task_version=now.task_version) for one in findings]
+    older = replace(made[0], conforming=False, rule="R1", task_version=before)
+    said: list[str] = []
+    found = lessons.learn_from(_config(reviews=True), [older, *made], said.append)
+    assert len(found.examples) == 6
+    assert said[0] == f"1 findings are left out: made under another task than {now.path} asks now"
+    assert found.tasks["toy"].version == now.task_version
+    old = [replace(one, task_version=before) for one in made]
+    with pytest.raises(UsageError, match=r"all 6 findings were made under another task than .*now"):
+        lessons.learn_from(_config(reviews=True), old, _quiet)
+
+
+def test_a_recipe_that_is_gone_is_stood_in_for_by_one_that_asks_the_same(
+    findings: list[Finding], tmp_path: Path
+) -> None:
+    data = own_pictures(tmp_path / "toy", 3, toy.DARK)
+    version = load(data / "recipe.yaml").task_version
+    gone = [
+        Finding(path, "toy", path.parent.name == "good", None, "ana", AT, file_sha256(path),
+                tmp_path / "gone.yaml", "r", version)
+        for path in sorted(data.rglob("0*.png"))
+    ]  # fmt: skip
+    assert len(lessons.learn_from(_config(reviews=True), gone, _quiet).examples) == 6
+    (data / "recipe.yaml").unlink()
+    with pytest.raises(UsageError, match=r"another task than .*gone\.yaml asks now"):
+        lessons.learn_from(_config(reviews=True), gone, _quiet)
+
+
+def test_two_recipes_of_one_product_are_no_one_task(
+    findings: list[Finding], tmp_path: Path
+) -> None:
+    one, two = (
+        toy.write_recipe(tmp_path / name, rule=rule)
+        for name, rule in (("one", "exactly 1 lamp"), ("two", "exactly 2 lamps"))
+    )
+    mixed = [
+        replace(f, recipe=by.path, task_version=by.task_version)
+        for f, by in zip(findings, [one] * 3 + [two] * 3, strict=True)
+    ]
+    with pytest.raises(
+        UsageError, match=rf"toy was reviewed by {one.path} and by {two.path}, .* move the one"
+    ):
+        lessons.learn_from(_config(reviews=True), mixed, _quiet)
+    two.path.unlink()
+    found = lessons.learn_from(_config(reviews=True), mixed, _quiet)
+    assert len(found.examples) == 3
+
+
+def test_findings_of_an_older_run_say_nothing_of_their_task(
+    findings: list[Finding], tmp_path: Path
+) -> None:
+    config = _config(reviews=True)
+    learned = lessons.learn_from(config, findings, _quiet)
+    run = runs.open_run(tmp_path / "run", "sft", config, base="b", data=learned.hashes)
+    lessons.keep_reviews(learned.reviews, run)
+    lines = run.reviews.read_text()
+    assert lines.count(', "task_version": null') == 6
+    run.reviews.write_text(lines.replace(', "task_version": null', ""))
+    assert lessons.kept_reviews(run.folder) == findings
 
 
 def test_of_two_who_name_different_rules_the_later_one_counts(findings: list[Finding]) -> None:

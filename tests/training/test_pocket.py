@@ -60,6 +60,7 @@ from lad_agent.training.pocket import (
 )
 from lad_agent.training.synloco.scene import DAMAGE
 from tests import small_disk
+from tests.training.conftest import Steps
 
 WIDTH, LAYERS, SHARD = 64, 1, 32
 PIECE = re.compile(r" ?[A-Za-z]+[0-9]*| ?[0-9]+| ?[^\sA-Za-z0-9]|\s+")
@@ -740,6 +741,44 @@ def test_fine_tuning_goes_on_where_it_was_cut_off(
     untrained = _net(processor)
     assert _same(whole.model.visual, untrained.model.visual)
     assert not _same(whole.model.language_model, untrained.model.language_model)
+
+
+@pytest.mark.parametrize(
+    ("lost", "taken"),
+    [
+        ((), [3, 4]),
+        (("checkpoint-2/whole",), [3, 4]),
+        (("checkpoint-2/whole", "checkpoint-2/trainer_state.json"), [1, 2, 3, 4]),
+    ],
+    ids=["marked", "from before there were marks", "nothing whole"],
+)
+def test_a_torn_checkpoint_is_not_gone_on_from(
+    processor: Any,
+    queries: sft.Features,
+    references: dict[str, Tensor],
+    tmp_path: Path,
+    lost: tuple[str, ...],
+    taken: list[int],
+) -> None:
+    """The disk was full, or the run killed, while checkpoint-4 was written in place."""
+    config = sft.SftConfig("rules", steps=4, batch=2, warmup=1, save_every=2)
+
+    def train(name: str, *callbacks: Any) -> Qwen2_5_VLForConditionalGeneration:
+        model = _net(processor)
+        sft.train(model, processor, queries, references, config, tmp_path / name, callbacks)
+        return model
+
+    whole, cut, steps = train("whole"), tmp_path / "cut", Steps()
+    with pytest.raises(StoppedError):
+        train("cut", StopAfterSaving())
+    torn = shutil.copytree(cut / "checkpoint-2", cut / "checkpoint-4") / "trainer_state.json"
+    torn.write_bytes(torn.read_bytes()[:100])
+    (torn.parent / "whole").unlink()
+    (torn.parent / "model.safetensors").write_bytes(b"")
+    for name in lost:
+        (cut / name).unlink()
+    assert _same(whole, train("cut", steps))
+    assert steps.taken == taken
 
 
 # --- everything together

@@ -85,7 +85,7 @@ def test_resume_forgets_what_came_after_the_last_whole_checkpoint(tmp_path: Path
     with run.metrics.open("a") as file:
         file.write('{"step": 11')
     _open(tmp_path / "a", resume=True)
-    last = runs.last_checkpoint(run)
+    last = runs.last_checkpoint(run.checkpoints)
     assert last is not None
     assert last.name == "checkpoint-100"
     assert not torn.exists()
@@ -111,7 +111,7 @@ def test_resume_without_a_checkpoint_starts_anew(tmp_path: Path) -> None:
     run = _open(tmp_path / "a")
     runs.add_line(run.metrics, {"step": 5, "loss": 1.0})
     _open(tmp_path / "a", resume=True)
-    assert runs.last_checkpoint(run) is None
+    assert runs.last_checkpoint(run.checkpoints) is None
     assert runs.read_lines(run.metrics) == []
 
 

@@ -78,8 +78,9 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
 @dataclass(frozen=True)
 class Taught:
     """What a training knows of pictures, by content hash: those it has learned from, and those for
-    validation. `held_out` is what it was judged by; `changed`: its pictures are others now;
-    `gone`: the folder of the run that made its base, where that is no longer there."""
+    validation. `held_out` is what it was judged by; `changed`: its pictures are others now, and it
+    has kept no list of those that it has learned from; `gone`: the folder of the run that made its
+    base, where that is no longer there."""
 
     of: Path
     learned: frozenset[str]
@@ -130,14 +131,17 @@ def _maker(folder: Path, fingerprint: str) -> runs.AnyRun | None:
 def _taught(run: runs.Run) -> Taught:
     data, reviewed = run.config.data, runs.read_lines(run.reviews)
     seen = [e for source in data.paths for e in open_source(source)]
-    now = runs.data_hashes(seen)
+    now, listed = runs.data_hashes(seen), run.learned.exists()
     return Taught(
         run.folder,
-        frozenset(e.sha256 for e in seen if e.split == "train")
+        frozenset(run.learned.read_text(encoding="utf-8").split())
+        if listed
+        else frozenset(e.sha256 for e in seen if e.split == "train")
         | {line["sha256"] for line in reviewed},
         frozenset(e.sha256 for e in seen if e.split == "validation"),
         data.held_out,
-        changed=not data.reviews
+        changed=not listed
+        and not data.reviews
         and any(now.get(product) != told for product, told in runs.recorded_data(run).items()),
     )
 

@@ -6,6 +6,7 @@ stratum as many as it has, and the figure is computed for every draw; the interv
 interval of Clopper and Pearson 1934 stands in.
 """
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,15 @@ def at_border(holds: int, of: int) -> Interval:
         return None
     reach = float((1 - LEVEL) / 2) ** (1 / of)
     return [0.0, 1 - reach] if holds == 0 else [reach, 1.0]
+
+
+def enough(reach: float) -> int:
+    """The fewest parts of which none shows that at most a share of `reach` would, above 0.
+
+    >>> enough(0.02)
+    183
+    """
+    return math.ceil(math.log((1 - LEVEL) / 2) / math.log1p(-reach)) if reach < 1 else 1
 
 
 def _weights(strata: Sequence[Hashable], resampling: Resampling) -> Iterator[Floats]:

@@ -1,8 +1,6 @@
 """What images really show: from `truth.jsonl`, the folder names of MVTec LOCO AD, or own labels."""
 
 import hashlib
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +10,9 @@ from typing import Any
 from lad_agent import images, rationale, recipe
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training.evaluation import jsonl
-from lad_agent.training.sources import Example, loco, open_source
+from lad_agent.training.sources import Example, loco, mvtec_ad, open_source
 from lad_agent.training.sources import folder as own
+from lad_agent.training.sources.example import pictures
 
 LOCO_FOLDERS = {
     "good": "good",
@@ -67,8 +66,9 @@ def read_truth(directory: Path) -> dict[str, Truth]:
     """Truth by image hash of every product under `directory`.
 
     A product's folder holds `truth.jsonl`, or `test/good`, `test/logical_anomalies` and
-    `test/structural_anomalies` as in MVTec LOCO AD; where both are there, the file is read. Where
-    neither is, `directory` may be a user's own pictures, labelled by folders or a CSV.
+    `test/structural_anomalies` as in MVTec LOCO AD, or a folder for each defect as in MVTec AD;
+    where both are there, the file is read. Where neither is, `directory` may be a user's own
+    pictures, labelled by folders or a CSV.
 
     Raises:
         UsageError: there is none of them; a file, line or image of it cannot be read; or one
@@ -120,26 +120,16 @@ def rules_of_classes(folder: Path) -> dict[int, str]:
     Raises:
         UsageError: the file is there and is not of LOCO's form.
     """
-    path = folder / "defects_config.json"
+    path = folder / loco.DEFECTS
     if not path.is_file():
         return {}
     try:
-        entries = [
-            (int(entry["pixel_value"]), entry.get("rule"), str(entry["defect_name"]))
-            for entry in json.loads(path.read_text(encoding="utf-8"))
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        classes = loco.defects(path)
+    except UnreadableInput as error:
         raise UsageError(
-            f"{path}: not of its form ({error}); a list of defect_name and pixel_value is wanted"
+            f"{error}; a list of defect_name and pixel_value (0 to 255) is wanted"
         ) from error
-    rules = {
-        value: rule or name.removeprefix("rule_")
-        for value, rule, name in entries
-        if rule or re.fullmatch(r"rule_R\d{1,3}", name)
-    }
-    if not all(0 <= value <= 255 for value in rules):
-        raise UsageError(f"{path}: a pixel_value is not within 0 and 255; correct it")
-    return rules
+    return {value: defect.breaks for value, defect in classes.items() if defect.breaks}
 
 
 def _from_files(files: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
@@ -150,6 +140,9 @@ def _from_files(files: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
 
 def _from_trees(folders: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
     for folder in folders:
+        if strange := _strange(folder / "test"):
+            yield from _from_mvtec_ad(folder, strange)
+            continue
         classes = rules_of_classes(folder)
         for name, kind in LOCO_FOLDERS.items():
             for image in sorted((folder / "test" / name).glob("*")):
@@ -170,6 +163,31 @@ def _from_trees(folders: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
                 )
 
 
+def _strange(tests: Path) -> list[str]:
+    """Folders with pictures that MVTec LOCO AD does not have in `test`."""
+    return sorted(
+        found.name
+        for found in tests.iterdir()
+        if found.is_dir()
+        and found.name not in LOCO_FOLDERS
+        and not found.name.startswith(".")
+        and any(pictures(found))
+    )
+
+
+def _from_mvtec_ad(folder: Path, defects: Sequence[str]) -> Iterator[tuple[Path, Truth]]:
+    """The test pictures of a category of MVTec AD, which has a folder in `test` for each defect."""
+    if mvtec_ad.categories(folder) != [folder] or loco.categories(folder):
+        raise UsageError(
+            f"{folder}/test: {', '.join(defects)} is of neither layout: MVTec LOCO AD has "
+            f"{', '.join(LOCO_FOLDERS)} there, MVTec AD train/good and ground_truth beside it; "
+            "take it out, or unpack the archive again"
+        )
+    for source, truth in _from_own([folder]):
+        if not truth.for_training:
+            yield source, truth
+
+
 def _from_own(paths: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
     for path in paths:
         try:
@@ -181,7 +199,7 @@ def _from_own(paths: Sequence[Path]) -> Iterator[tuple[Path, Truth]]:
 
 
 def _trees(directory: Path) -> list[Path]:
-    """Folders under `directory`, itself included, with tests in LOCO's layout."""
+    """Folders under `directory`, itself included, with tests in a layout of MVTec's."""
     tests = [directory / "test", *directory.rglob("test")]
     return sorted({t.parent for t in tests if any((t / name).is_dir() for name in LOCO_FOLDERS)})
 

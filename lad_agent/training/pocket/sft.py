@@ -7,7 +7,9 @@ tower's tokens are computed once a picture and handed to the model as `mm_encode
 everything else is what serving does.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,8 @@ from lad_agent.cells import CELLS
 from lad_agent.rationale import NOTHING, Facts, Form
 from lad_agent.reasoners.witness import ObjectHead
 from lad_agent.recipe import Rule
+from lad_agent.training import runs
+from lad_agent.training.callbacks import Checkpoints
 from lad_agent.training.pocket import lookups, rules
 from lad_agent.training.pocket.architecture import PATCHES_A_SIDE, TOKENS
 from lad_agent.training.pocket.data import Pictures
@@ -323,13 +327,12 @@ def train(
     callbacks: Sequence[Any] = (),
     draw: Draw = text,
 ) -> list[dict[str, float]]:
-    """Run one stage with TRL's SFTTrainer; goes on from the last checkpoint in `directory`.
+    """Run one stage with TRL's SFTTrainer; goes on from the last whole checkpoint in `directory`.
 
     Returns the trainer's log. The tower's parameters are left as they are. Within a
     torch.distributed group the processes share the prompts of each step. `draw` makes the texts.
     """
     from transformers import PrinterCallback
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig as TrlConfig
     from trl import SFTTrainer
 
@@ -374,10 +377,25 @@ def train(
         train_dataset=rows,
         processing_class=processor,
         data_collator=Collator(config.stage, queries, references, processor, config.seed, draw),
-        callbacks=list(callbacks),
+        callbacks=[Checkpoints(), *callbacks],
         optimizers=(optimizer, None),
     )
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(str(directory)) if directory.exists() else None
-    trainer.train(resume_from_checkpoint=last)
+    if runs.first_process():
+        _mark_older(directory)
+        runs.drop_half_written(directory)
+    if distributed.is_initialized():
+        distributed.barrier()
+    last = runs.last_checkpoint(directory)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
     return list(trainer.state.log_history)
+
+
+def _mark_older(directory: Path) -> None:
+    """In a folder from before checkpoints were marked, mark those that are whole: transformers
+    writes trainer_state.json last."""
+    if runs.last_checkpoint(directory) is None:
+        for path in runs.half_written(directory):
+            with suppress(OSError, ValueError):
+                json.loads((path / "trainer_state.json").read_bytes())
+                (path / runs.WHOLE).touch()

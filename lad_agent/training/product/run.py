@@ -97,15 +97,31 @@ class Score:
     """How many verdicts were right on pictures whose truth is known."""
 
     pictures: int
-    balanced_accuracy: float
-    escape_rate: float
-    overkill_rate: float
+    balanced_accuracy: float | None
+    escape_rate: float | None
+    overkill_rate: float | None
+
+    @classmethod
+    def of(cls, said: Sequence[bool | None], anomalous: Sequence[bool]) -> "Score":
+        """Of verdicts (None: malformed) and the truth; None where a class is not there."""
+        bad = [verdict for verdict, truth in zip(said, anomalous, strict=True) if truth]
+        good = [verdict for verdict, truth in zip(said, anomalous, strict=True) if not truth]
+        caught, passed = _share(bad, True), _share(good, False)
+        return cls(
+            pictures=len(said),
+            balanced_accuracy=None if caught is None or passed is None else (caught + passed) / 2,
+            escape_rate=_share(bad, False),
+            overkill_rate=_share(good, True),
+        )
 
     def __str__(self) -> str:
-        return (
-            f"{self.pictures} pictures: balanced accuracy {self.balanced_accuracy:.3f}, "
-            f"escapes {self.escape_rate:.3f}, overkill {self.overkill_rate:.3f}"
-        )
+        figures = {
+            "balanced accuracy": self.balanced_accuracy,
+            "escapes": self.escape_rate,
+            "overkill": self.overkill_rate,
+        }
+        told = (f"{n} {'unknown' if v is None else f'{v:.3f}'}" for n, v in figures.items())
+        return f"{self.pictures} pictures: {', '.join(told)}"
 
 
 def train_product(
@@ -122,13 +138,14 @@ def train_product(
     `out` may be gone on with by the same call. `threads` processes share the work.
 
     Raises:
-        RecipeError, UsageError: the kit cannot be used (see `kit.read`), or `out` holds a run of
-            another kit or configuration, or cannot be written.
+        RecipeError, UsageError: the kit cannot be used (see `kit.read` and `scenes.refuse_unfit`),
+            or `out` holds a run of another kit or configuration, or cannot be written.
         ModelError: `base` is no pocket model.
         PrerequisiteError: the disk is full; what is whole stays, and is gone on from.
     """
     config = config or ProductConfig()
     kit = kits.read(directory)
+    scenes.refuse_unfit(kit)
     examples = _examples(directory)
     logging.disable_progress_bar()
     torch.set_flush_denormal(True)
@@ -302,8 +319,7 @@ def trial(model: Path, kit: Kit, examples: Iterable[Example], seed: int) -> dict
     composed = []
     for index in range(2 * TRIED):
         rng = np.random.default_rng([seed, index, 0x0B0E])
-        planned = scenes.plan(rng, kit, "normal" if index % 2 else "logical")
-        photo = scenes.shoot(rng, kit, planned, IMAGE_SIZE)
+        photo = scenes.shoot(rng, kit, "normal" if index % 2 else "logical", IMAGE_SIZE)
         facts = scenes.facts_of(kit, photo)
         statements = rationale.clauses(kit.product, kit.recipe.rules, facts)
         composed.append((Image.fromarray(photo.image), any(not s.ok for s in statements)))
@@ -464,7 +480,7 @@ def _head_reads(
 def _normal(kit: Kit, seed: int, number: int) -> data.Pixels:
     """A composed picture in which every rule holds."""
     rng = np.random.default_rng([seed, number, 0x0B0E])
-    return scenes.shoot(rng, kit, scenes.plan(rng, kit, "normal"), IMAGE_SIZE).image
+    return scenes.shoot(rng, kit, "normal", IMAGE_SIZE).image
 
 
 def _examples(directory: Path) -> tuple[Example, ...]:
@@ -487,20 +503,11 @@ def _score(
         for image, _ in pictures
     ]
     said = [judged.anomalous for judged in reasoner.judge_batch(asked)]
-    by_truth: dict[bool, list[bool | None]] = {}
-    for verdict, (_, anomalous) in zip(said, pictures, strict=True):
-        by_truth.setdefault(anomalous, []).append(verdict)
-    right = [float(np.mean([v is truth for v in own])) for truth, own in by_truth.items()]
-    return Score(
-        pictures=len(pictures),
-        balanced_accuracy=float(np.mean(right)),
-        escape_rate=_share(by_truth.get(True, []), False),
-        overkill_rate=_share(by_truth.get(False, []), True),
-    )
+    return Score.of(said, [anomalous for _, anomalous in pictures])
 
 
-def _share(said: Sequence[bool | None], verdict: bool) -> float:
-    return float(np.mean([v is verdict for v in said])) if said else 0.0
+def _share(said: Sequence[bool | None], verdict: bool) -> float | None:
+    return float(np.mean([v is verdict for v in said])) if said else None
 
 
 def _note_time(times: list[float], values: Mapping[str, float]) -> None:

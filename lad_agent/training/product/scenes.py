@@ -3,7 +3,8 @@
 What is in a picture is known, whatever the rules say, so that every prompt's answer is true.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from lad_agent.rationale import NOTHING, Count, Equal, Facts, Fit, Value
+from lad_agent import rationale
+from lad_agent.errors import UsageError
+from lad_agent.rationale import NOTHING, Count, Equal, Facts, Fit, Form, Value
+from lad_agent.recipe import Rule
 from lad_agent.training import synloco
 from lad_agent.training.pocket import data
 from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, TOKENS
@@ -38,6 +42,11 @@ SIZES = (196, 280, 392)
 FULLEST = 0.5
 """The largest share of the board that parts are to cover."""
 MARGIN = 0.04 * BOARD
+TRIED, FITTING = 50, 5
+"""Of so many layings of good parts, in how many all that the rules want must find room."""
+_MOST_LAYINGS = 1000
+"""Where a tenth of them fits, that none of a thousand does comes once in 10^45."""
+_PLANS = 100
 _COARSE = 4
 _TRIES = 60
 
@@ -58,27 +67,54 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         return _stranger(rng, seed, index), bare, Facts(NOTHING)
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     size = int(rng.choice(SIZES))
-    photo = shoot(rng, kit, plan(rng, kit, kind), size)
+    photo = shoot(rng, kit, kind, size)
     return data.resize(photo.image), data.cover_of(photo, size, kit.nouns), facts_of(kit, photo)
 
 
+def refuse_unfit(kit: Kit) -> None:
+    """Refuse a kit of which no pictures of good parts can be composed.
+
+    Raises:
+        UsageError: the rules contradict each other, or good parts hardly ever find room in the
+            region; names the rules that stay broken and the remedy.
+    """
+    rng = np.random.default_rng(0)
+    broken: Counter[str] = Counter()
+    fitting = 0
+    for _ in range(TRIED):
+        planned = plan(rng, kit, "normal")
+        left = _unlaid(kit, planned, _laid(rng, kit, planned))
+        broken.update(left)
+        fitting += not left
+        if fitting == FITTING:
+            return
+    raise _no_room(kit, fitting, TRIED, broken)
+
+
 def plan(rng: np.random.Generator, kit: Kit, kind: Kind) -> Plan:
-    """Normal: every rule holds. Logical: one is broken. Varied: whatever the rules say."""
+    """Normal: every rule holds. Logical: one is broken. Varied: whatever the rules say.
+
+    Raises:
+        UsageError: the rules contradict each other.
+    """
     if kind == "varied":
         counts = {noun: _some(rng, kit, noun) for noun in kit.nouns}
         return Plan(counts, {s: str(rng.choice(v)) for s, v in kit.values.items()})
-    counts = {noun: int(rng.integers(0, 3)) for noun in kit.nouns}
-    values = {subject: str(rng.choice(list(named))) for subject, named in kit.things.items()}
-    for form in kit.forms:
-        _fulfil(rng, kit, form, counts, values)
+    counts, values = _fulfilled(rng, kit)
     if kind == "logical":
         _break(rng, kit, counts, values)
     return Plan(counts, values)
 
 
-def shoot(rng: np.random.Generator, kit: Kit, planned: Plan, size: int) -> Photo:
-    """A photograph of `size` px in which the middle of every part can be seen."""
-    scene = compose(rng, kit, planned)
+def shoot(rng: np.random.Generator, kit: Kit, kind: Kind, size: int) -> Photo:
+    """A photograph of `size` px in which the middle of every part can be seen.
+
+    In a normal one every rule holds: it is planned and laid again until it does.
+
+    Raises:
+        UsageError: the kit is one that `refuse_unfit` refuses.
+    """
+    scene = _normal(rng, kit) if kind == "normal" else compose(rng, kit, plan(rng, kit, kind))
     for _ in range(8):
         photo = photograph(rng, scene, size)
         if all(_seen(part, size) for part in photo.parts):
@@ -88,22 +124,8 @@ def shoot(rng: np.random.Generator, kit: Kit, planned: Plan, size: int) -> Photo
 
 def compose(rng: np.random.Generator, kit: Kit, planned: Plan) -> Scene:
     """The board with all of the plan that there is room for, the largest first."""
-    image = kit.fixtures[int(rng.integers(len(kit.fixtures)))].copy()
-    lying = _places(rng, kit, _chosen(rng, kit, planned), touching=bool(rng.random() < 0.3))
-    shade = sprites.blank()
-    for one in lying:
-        cv2.fillPoly(shade, [np.round(one.rim).astype(np.int32)], 255)
-    fall = (float(rng.uniform(-5, 5)), float(rng.uniform(-5, 5)))
-    sprites.shadow(image, shade, fall, float(rng.uniform(2, 6)), float(rng.uniform(0, 0.55)))
-    for one in lying:
-        gain = rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3)
-        lay(image, one.cut, one.matrix, gain)
-    parts = [part_from_outline(one.noun, one.rim) for one in lying if one.noun in kit.parts]
-    if kit.damage:
-        parts += [_hurt(rng, image) for _ in range(planned.counts[DAMAGE])]
-    there = {one.noun: one.value for one in lying}
-    values = {subject: there.get(subject, NOTHING) for subject in kit.things}
-    return Scene(kit.product, image, tuple(parts), values, None, (0, 0, 0))
+    fixture = int(rng.integers(len(kit.fixtures)))
+    return _painted(rng, kit, fixture, planned, _laid(rng, kit, planned))
 
 
 def lay(image: Image, cut: Cut, matrix: Affine, gain: npt.NDArray[np.float64]) -> None:
@@ -141,6 +163,70 @@ class _Lying:
     rim: npt.NDArray[np.float64]
 
 
+def _normal(rng: np.random.Generator, kit: Kit) -> Scene:
+    """A scene in which every rule holds."""
+    broken: Counter[str] = Counter()
+    planned = plan(rng, kit, "normal")
+    fixture = int(rng.integers(len(kit.fixtures)))
+    for _ in range(_MOST_LAYINGS):
+        lying = _laid(rng, kit, planned)
+        left = _unlaid(kit, planned, lying)
+        if not left:
+            return _painted(rng, kit, fixture, planned, lying)
+        broken.update(left)
+        planned = plan(rng, kit, "normal")
+    raise _no_room(kit, 0, _MOST_LAYINGS, broken)
+
+
+def _laid(rng: np.random.Generator, kit: Kit, planned: Plan) -> list[_Lying]:
+    """All of the plan that there is room for."""
+    return _places(rng, kit, _chosen(rng, kit, planned), touching=bool(rng.random() < 0.3))
+
+
+def _unlaid(kit: Kit, planned: Plan, lying: Sequence[_Lying]) -> list[str]:
+    """The rules that are broken as what was planned has found no room."""
+    counts = Counter(one.noun for one in lying if one.noun in kit.parts)
+    if kit.damage:
+        counts[DAMAGE] = planned.counts[DAMAGE]
+    return [_named(rule) for rule, _ in _broken(kit, counts, _values(kit, lying))]
+
+
+def _values(kit: Kit, lying: Sequence[_Lying]) -> dict[str, str]:
+    there = {one.noun: one.value for one in lying}
+    return {subject: there.get(subject, NOTHING) for subject in kit.things}
+
+
+def _no_room(kit: Kit, fitting: int, tried: int, broken: Counter[str]) -> UsageError:
+    """The refusal; it names the rules that stay broken most often."""
+    most = max(broken.values())
+    named = ", ".join(sorted(rule for rule, times in broken.items() if 2 * times > most))
+    return UsageError(
+        f"{kit.recipe.path}: good parts do not fit the region: laid {tried} times, all that the "
+        f"rules want found room {fitting} times; broken for want of room: {named}; enlarge the "
+        "region, want fewer parts, or see that cut-outs are as large as the parts are in pictures "
+        "of the fixture"
+    )
+
+
+def _painted(
+    rng: np.random.Generator, kit: Kit, fixture: int, planned: Plan, lying: Sequence[_Lying]
+) -> Scene:
+    """The board with what lies there, and with the plan's damage."""
+    image = kit.fixtures[fixture].copy()
+    shade = sprites.blank()
+    for one in lying:
+        cv2.fillPoly(shade, [np.round(one.rim).astype(np.int32)], 255)
+    fall = (float(rng.uniform(-5, 5)), float(rng.uniform(-5, 5)))
+    sprites.shadow(image, shade, fall, float(rng.uniform(2, 6)), float(rng.uniform(0, 0.55)))
+    for one in lying:
+        gain = rng.uniform(0.85, 1.12) * rng.uniform(0.96, 1.04, 3)
+        lay(image, one.cut, one.matrix, gain)
+    parts = [part_from_outline(one.noun, one.rim) for one in lying if one.noun in kit.parts]
+    if kit.damage:
+        parts += [_hurt(rng, image) for _ in range(planned.counts[DAMAGE])]
+    return Scene(kit.product, image, tuple(parts), _values(kit, lying), None, (0, 0, 0))
+
+
 def _some(rng: np.random.Generator, kit: Kit, noun: str) -> int:
     if noun == DAMAGE:
         return int(rng.choice(3, p=(0.7, 0.2, 0.1)))
@@ -154,8 +240,44 @@ def _wanted(kit: Kit, noun: str) -> int:
     return max(numbers, default=0)
 
 
+def _fulfilled(rng: np.random.Generator, kit: Kit) -> tuple[dict[str, int], dict[str, str]]:
+    """Counts and values under which every rule holds."""
+    undone: dict[str, None] = {}
+    for _ in range(_PLANS):
+        counts = {noun: int(rng.integers(0, 3)) for noun in kit.nouns}
+        values = {subject: str(rng.choice(list(named))) for subject, named in kit.things.items()}
+        for form in kit.forms:
+            _fulfil(rng, kit, form, counts, values)
+        # A rule may have overwritten what another one had chosen.
+        for _ in (*kit.forms, None):
+            broken = _broken(kit, counts, values)
+            if not broken:
+                return counts, values
+            undone |= dict.fromkeys(_named(rule) for rule, _ in broken)
+            for _, form in broken:
+                _fulfil(rng, kit, form, counts, values)
+    raise UsageError(
+        f"{kit.recipe.path}: the rules contradict each other: whatever is laid, one of these is "
+        f"broken: {', '.join(sorted(undone))}; change or remove it, or bring cut-outs of values "
+        "that go together"
+    )
+
+
+def _broken(
+    kit: Kit, counts: Mapping[str, int], values: Mapping[str, str]
+) -> list[tuple[Rule, Form]]:
+    """The rules that do not hold of so many of each noun and of these values."""
+    facts = Facts(kit.product, {n: ["A1"] * number for n, number in counts.items()}, values)
+    rules = zip(kit.recipe.rules, kit.forms, strict=True)
+    return [(rule, form) for rule, form in rules if not rationale.clause(rule.id, form, facts).ok]
+
+
+def _named(rule: Rule) -> str:
+    return f"{rule.id} {rule.text!r}"
+
+
 def _fulfil(
-    rng: np.random.Generator, kit: Kit, form: object, counts: dict[str, int], values: dict[str, str]
+    rng: np.random.Generator, kit: Kit, form: Form, counts: dict[str, int], values: dict[str, str]
 ) -> None:
     match form:
         case Count(noun, number):
@@ -164,12 +286,14 @@ def _fulfil(
             values[subject] = value
         case Fit(subject, other, pairs):
             held = [key for _, key in pairs]
-            if values[other] not in held:
+            if values[other] not in (*held, NOTHING):
                 values[other] = str(rng.choice(held))
             values[subject] = form.wanted(values[other])
         case Equal(subject, other):
             both = sorted(set(kit.things[subject]) & set(kit.things[other]))
-            if both:
+            if NOTHING in (values[subject], values[other]):
+                values[subject] = values[other] = NOTHING
+            elif both:
                 values[subject] = values[other] = str(rng.choice(both))
 
 

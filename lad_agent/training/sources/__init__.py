@@ -8,7 +8,7 @@ A source is read as a stream of `Example` and `Fault`; nothing is skipped or rep
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,11 +46,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Source:
-    """Labelled pictures of one layout; `path` is None for findings, `read` starts a new stream."""
+    """Labelled pictures of one layout; `path` is None for findings, `read` starts a new stream.
+
+    `folders` names those in `path` that are read; None where a list tells what is.
+    """
 
     layout: str
     path: Path | None
     read: Callable[[], Iterator[Example | Fault]]
+    folders: Callable[[], Collection[str] | None] = lambda: None
 
     def __iter__(self) -> Iterator[Example]:
         """The examples.
@@ -83,13 +87,17 @@ def open_source(path: Path, shares: Shares = DEFAULT_SHARES, unnamed: str | None
     if visa.is_split(path):
         return Source(visa.LAYOUT, path.parents[1], partial(visa.read, path))
     if (path / visa.SPLIT_FILE).is_file():
-        return Source(visa.LAYOUT, path, partial(visa.read, path / visa.SPLIT_FILE))
+        file = path / visa.SPLIT_FILE
+        return Source(visa.LAYOUT, path, partial(visa.read, file), partial(visa.folders, file))
     if loco.categories(path):
-        return Source(loco.layout(path), path, partial(loco.read, path))
+        layout = loco.layout(path)
+        return Source(layout, path, partial(loco.read, path), partial(loco.folders, path))
     if mvtec_ad.categories(path):
-        return Source(mvtec_ad.LAYOUT, path, partial(mvtec_ad.read, path))
+        read = partial(mvtec_ad.read, path)
+        return Source(mvtec_ad.LAYOUT, path, read, partial(mvtec_ad.folders, path))
     if folder.recognises(path):
-        return Source(folder.LAYOUT, path, partial(folder.read, path, shares, unnamed))
+        own = partial(folder.read, path, shares, unnamed)
+        return Source(folder.LAYOUT, path, own, partial(folder.folders, path))
     raise UsageError(
         f"{path}: no layout that is known; looked, there and one folder down, for "
         f"{loco.DEFECTS}, {loco.TRUTH} or test/logical_anomalies (MVTec LOCO AD, SynLOCO) and "

@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from lad_agent import images
-from lad_agent.errors import CheckFailed, UnreadableInput
+from lad_agent import images, recipe
+from lad_agent.errors import CheckFailed, RecipeError, UnreadableInput
+from lad_agent.inputs import RECIPE_FILE
 from lad_agent.training.sources import Source, loco
-from lad_agent.training.sources.example import Example, Fault, Kind, Split, mask_layers
+from lad_agent.training.sources.example import (
+    Example,
+    Fault,
+    Kind,
+    Split,
+    mask_layers,
+    pictures,
+)
 
 UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".aria2", ".unfinished")
 """How browsers, download tools and `lad-agent synth` call what is not whole yet."""
@@ -92,6 +100,7 @@ def examine(sources: Sequence[Source], progress: Callable[[int], None] = lambda 
     for source in sources:
         first = len(examples)
         faults += unfinished(source.path) if source.path else ()
+        faults += _left_out(source, [other.path for other in sources if other.path])
         for found in source.read():
             if isinstance(found, Fault):
                 faults.append(found.message)
@@ -128,6 +137,45 @@ def unfinished(path: Path) -> list[str]:
         for found in sorted(path.rglob("*"))
         if found.suffix.lower() in UNFINISHED
     ]
+
+
+def _left_out(source: Source, given: Sequence[Path]) -> Iterator[str]:
+    """Folders beside what is read that hold pictures, unless they are `given` themselves.
+
+    Neither hidden folders nor what a training, a store or a recipe keeps there is data.
+    """
+    read, path = source.folders(), source.path
+    if read is None or path is None:
+        return
+    kept = _references(path / RECIPE_FILE)
+    for folder in sorted(path.iterdir()):
+        if (
+            folder.name in read
+            or folder.name.startswith(".")
+            or folder.suffix in (*UNFINISHED, ".images")
+            or not folder.is_dir()
+            or any(one.is_relative_to(folder) for one in given)
+        ):
+            continue
+        found = (p for p in pictures(folder) if p not in kept and not _of_a_run(p, folder))
+        if next(found, None):
+            yield (
+                f"{folder}: holds pictures that are not read as {source.layout}; unpack it again, "
+                f"give it as a path of its own, or take it out of {path}"
+            )
+
+
+def _references(file: Path) -> frozenset[Path]:
+    try:
+        return frozenset(recipe.load(file, anew=True).references) if file.is_file() else frozenset()
+    except RecipeError:
+        return frozenset()  # what reads the recipe says what is wrong with it
+
+
+def _of_a_run(picture: Path, folder: Path) -> bool:
+    """Whether a training's run has made the picture."""
+    parents = picture.relative_to(folder.parent).parents
+    return any((folder.parent / parent / "run.json").is_file() for parent in list(parents)[:-1])
 
 
 def archived(path: Path, examples: Iterable[Example]) -> dict[str, tuple[int, ...]]:

@@ -24,7 +24,7 @@ class Example:
     `sha256` is that of the file's bytes. `kind` bad is anomalous, of unknown kind. `mask` is a PNG,
     or in LOCO's layout a folder of PNGs, one a fault. `facts` are there where the truth is exact.
     Where the label is a person's finding, `by` and `at` say who found it and when, `recipe` by
-    which rules, `review` in which review.
+    which rules, `review` in which review, `task_version` what those rules were then.
     """
 
     image: Path
@@ -40,6 +40,7 @@ class Example:
     at: datetime | None = None
     recipe: Path | None = None
     review: str | None = None
+    task_version: str | None = None
 
     @property
     def anomalous(self) -> bool:

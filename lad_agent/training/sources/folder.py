@@ -7,7 +7,7 @@ Where no column tells it, the product is that of the `recipe.yaml` beside the pi
 the reader says, else the folder's name.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from lad_agent import images, recipe, table
@@ -35,6 +35,16 @@ def recognises(path: Path) -> bool:
     if path.suffix.lower() == ".csv":
         return path.is_file()
     return any((path / name).exists() for name in (LABELS, "good", "bad"))
+
+
+def folders(path: Path) -> Collection[str] | None:
+    """The folders in `path` that are read, by name.
+
+    None where a CSV lists pictures of anywhere, and of a kit (`lad-agent train product`), which
+    holds pictures for more than this.
+    """
+    more = (LABELS, "parts", "parts.json")
+    return None if path.is_file() or any((path / n).exists() for n in more) else ("good", "bad")
 
 
 def read(path: Path, shares: Shares, unnamed: str | None = None) -> Iterator[Example | Fault]:

@@ -5,13 +5,16 @@
            ground_truth/<kind>/000/000.png  defects_config.json
            truth.jsonl (SynLOCO alone)
 
-LOCO names the cause of a fault by the grey value of its mask, SynLOCO by its line of truth.
+LOCO names the cause of a fault by the grey value of its mask, and the rule where the entry of that
+value has one; SynLOCO names both by its line of truth.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from lad_agent import images
 from lad_agent.errors import UnreadableInput
@@ -58,6 +61,12 @@ def categories(path: Path) -> list[Path]:
     return here_or_below(path, _is_category)
 
 
+def folders(path: Path) -> Collection[str]:
+    """The folders in `path` that are read, by name."""
+    found = categories(path)
+    return (*SPLITS, "ground_truth") if found == [path] else [category.name for category in found]
+
+
 def layout(path: Path) -> str:
     """Which of the two it is: SynLOCO has a line of truth for every picture."""
     return SYNTHETIC if any((c / TRUTH).is_file() for c in categories(path)) else LAYOUT
@@ -67,6 +76,34 @@ def read(path: Path) -> Iterator[Example | Fault]:
     """The pictures of a category, or of all categories in a folder."""
     for folder in categories(path):
         yield from _synthetic(folder) if (folder / TRUTH).is_file() else _unpacked(folder)
+
+
+class Defect(BaseModel):
+    """An entry of `defects_config.json`; `rule` may be added by hand."""
+
+    defect_name: str
+    pixel_value: Annotated[int, Field(ge=0, le=255)]
+    rule: str | None = None
+
+    @property
+    def breaks(self) -> str | None:
+        """The rule it stands for: its own, else that of a name such as `rule_R1`."""
+        if self.rule or not re.fullmatch(r"rule_R\d{1,3}", self.defect_name):
+            return self.rule or None
+        return self.defect_name.removeprefix("rule_")
+
+
+def defects(file: Path) -> dict[int, Defect]:
+    """The entries of `defects_config.json` by grey value.
+
+    Raises:
+        UnreadableInput: it cannot be read, or is not of its form.
+    """
+    try:
+        found = TypeAdapter(list[Defect]).validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise UnreadableInput(f"{file}: {_reason(error)}") from error
+    return {defect.pixel_value: defect for defect in found}
 
 
 def mask_values(folder: Path) -> frozenset[int]:
@@ -95,51 +132,48 @@ def _unpacked(folder: Path) -> Iterator[Example | Fault]:
     wanted = [f"{split}/{name}" for split, name, _ in PARTS] + ["ground_truth", DEFECTS]
     if lacking := [name for name in wanted if not (folder / name).exists()]:
         yield Fault(f"{folder}: lacks {', '.join(lacking)}; unpack the archive again")
-    causes = _causes(folder / DEFECTS)
-    if isinstance(causes, Fault):
-        yield causes
-        causes = None
+    known: dict[int, Defect] | None = None
+    try:
+        known = defects(folder / DEFECTS) if (folder / DEFECTS).is_file() else None
+    except UnreadableInput as error:
+        yield Fault(f"{error}; unpack the archive again")
     for split, name, kind in PARTS:
         for image in pictures(folder / split / name):
             mask = folder / "ground_truth" / name / image.stem if kind != "good" else None
-            cause = _cause(image, mask, causes) if mask else None
+            shown = _shown(image, mask, known) if mask else ()
             sha256 = digest(image)
-            for found in (cause, sha256):
+            for found in (shown, sha256):
                 if isinstance(found, Fault):
                     yield found
-            if not isinstance(sha256, Fault) and not isinstance(cause, Fault):
-                yield Example(image, sha256, folder.name, split, kind, cause=cause, mask=mask)
+            if not isinstance(sha256, Fault) and not isinstance(shown, Fault):
+                yield Example(
+                    image, sha256, folder.name, split, kind,
+                    cause=", ".join(sorted({d.defect_name for d in shown})) or None,
+                    rule=_rule(shown), mask=mask,
+                )  # fmt: skip
 
 
-def _cause(image: Path, mask: Path, causes: Mapping[int, str] | None) -> str | Fault | None:
-    """The names of the defects in the masks of a picture; None where nothing names them."""
+def _rule(shown: Collection[Defect]) -> str | None:
+    """The rule that all the defects of a picture break; None where they do not agree."""
+    broken = {defect.breaks for defect in shown}
+    return broken.pop() if len(broken) == 1 else None
+
+
+def _shown(
+    image: Path, mask: Path, known: Mapping[int, Defect] | None
+) -> Collection[Defect] | Fault:
+    """The defects in the masks of a picture; none where nothing names them."""
     if next(pictures(mask), None) is None:
         return Fault(f"{image}: no mask in {mask}; unpack the archive again")
     try:
         values = mask_values(mask)
     except UnreadableInput as error:
         return Fault(str(error))
-    if causes is None:
-        return None
-    if unknown := sorted(values - causes.keys()):
+    if known is None:
+        return ()
+    if unknown := sorted(values - known.keys()):
         return Fault(f"{mask}: grey value {unknown[0]} is not in {DEFECTS}; unpack both again")
-    return ", ".join(sorted({causes[value] for value in values})) or None
-
-
-class _Defect(BaseModel):
-    defect_name: str
-    pixel_value: int
-
-
-def _causes(file: Path) -> dict[int, str] | Fault | None:
-    """Defect names by their grey value; None if the file is not there."""
-    if not file.is_file():
-        return None
-    try:
-        defects = TypeAdapter(list[_Defect]).validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        return Fault(f"{file}: {_reason(error)}; unpack the archive again")
-    return {defect.pixel_value: defect.defect_name for defect in defects}
+    return [known[value] for value in values]
 
 
 class _Part(BaseModel):

@@ -4,7 +4,7 @@
            ground_truth/<defect>/000_mask.png
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lad_agent.training.sources.example import Example, Fault, here_or_below, labelled, pictures
@@ -15,6 +15,14 @@ LAYOUT = "MVTec AD"
 def categories(path: Path) -> list[Path]:
     """`path` if it is a category, else the categories in it."""
     return here_or_below(path, _is_category)
+
+
+def folders(path: Path) -> Collection[str]:
+    """The folders in `path` that are read, by name."""
+    found = categories(path)
+    if found == [path]:
+        return ("train", "test", "ground_truth")
+    return [category.name for category in found]
 
 
 def read(path: Path) -> Iterator[Example | Fault]:

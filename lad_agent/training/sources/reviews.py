@@ -15,7 +15,8 @@ class Finding:
     """What a person found in one picture; `rule` is the one that broke, where nonconforming.
 
     `sha256` is that of the picture when it was inspected, and `recipe` the file that it was
-    inspected by, where they are known; `review` is its id in the audit store.
+    inspected by, where they are known; `review` is its id in the audit store. `task_version` is
+    that of the recipe then.
     """
 
     image: Path
@@ -27,6 +28,7 @@ class Finding:
     sha256: str | None = None
     recipe: Path | None = None
     review: str | None = None
+    task_version: str | None = None
 
 
 def read(findings: Iterable[Finding], shares: Shares) -> Iterator[Example | Fault]:
@@ -39,7 +41,7 @@ def _example(finding: Finding, shares: Shares) -> Example | Fault:
     found = labelled(
         finding.image, finding.product, shares, "good" if finding.conforming else "bad",
         rule=finding.rule, by=finding.by, at=finding.at, recipe=finding.recipe,
-        review=finding.review,
+        review=finding.review, task_version=finding.task_version,
     )  # fmt: skip
     if isinstance(found, Example) and finding.sha256 not in (None, found.sha256):
         return Fault(

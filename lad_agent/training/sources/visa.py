@@ -4,8 +4,8 @@ Its columns are object,split,label,image,mask. In 1cls.csv training has good pic
 2cls_highshot.csv and 2cls_fewshot.csv anomalies too.
 """
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePath
 
 from lad_agent import table
 from lad_agent.training.sources.example import Example, Fault, Kind, Split, labelled
@@ -14,6 +14,7 @@ LAYOUT = "VisA"
 FOLDER = "split_csv"
 SPLIT_FILE = f"{FOLDER}/1cls.csv"
 
+_COLUMNS = ("object", "split", "label", "image", "mask")
 _SPLITS: Mapping[str, Split] = {"train": "train", "test": "test"}
 _KINDS: Mapping[str, Kind] = {"normal": "good", "anomaly": "bad"}
 
@@ -23,6 +24,12 @@ def is_split(path: Path) -> bool:
     return path.suffix == ".csv" and path.parent.name == FOLDER and path.is_file()
 
 
+def folders(file: Path) -> Collection[str]:
+    """The folders beside `split_csv` that a split file lists pictures of, by name."""
+    images = (PurePath(row["image"]) for _, row in table.rows(file, _COLUMNS))
+    return {image.parts[0] for image in images if image.parts}
+
+
 def read(file: Path) -> Iterator[Example | Fault]:
     """The pictures that a split file lists.
 
@@ -30,7 +37,7 @@ def read(file: Path) -> Iterator[Example | Fault]:
         UsageError: the split file is not of its form.
     """
     path = file.parents[1]
-    for line, row in table.rows(file, ("object", "split", "label", "image", "mask")):
+    for line, row in table.rows(file, _COLUMNS):
         yield _example(path, f"{file}, line {line}", row)
 
 

@@ -181,6 +181,26 @@ def test_a_run_names_its_own_pictures(tmp_path: Path) -> None:
     assert trained_on(tmp_path / "run") == trained_on(folder)
 
 
+def test_a_run_that_lists_its_lessons_knows_them_whatever_became_of_the_pictures(
+    tmp_path: Path,
+) -> None:
+    folder = layouts.own(tmp_path / "data")
+    told = config.RunConfig.model_validate({"base": "pocket", "data": {"paths": [str(folder)]}})
+    began = list(open_source(folder))
+    run = runs.open_run(
+        tmp_path / "run", "sft", told, base="f", data=runs.data_hashes(began)
+    )  # fmt: skip
+    lessons = [e for e in began if e.split == "train"]
+    lessons[0].image.unlink()
+    [older] = taught(run.folder)
+    assert older.changed
+    assert older.learned == {e.sha256 for e in lessons[1:]}
+    run.learned.write_text("".join(f"{e.sha256}\n" for e in lessons))
+    [listed] = taught(run.folder)
+    assert not listed.changed
+    assert listed.learned == {e.sha256 for e in lessons}
+
+
 def _model(folder: Path, weights: str) -> Path:
     """What a base is known by."""
     folder.mkdir(parents=True)

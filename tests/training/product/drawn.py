@@ -33,6 +33,21 @@ def write_kit(folder: Path, recipe: str = RECIPE) -> Path:
     return folder
 
 
+def write_paired(folder: Path, rules: tuple[str, ...]) -> Path:
+    """The kit with a cap in green or black and a tag in the colours of the lid, under `rules`."""
+    lines = [f"  - {{id: R{n}, text: {json.dumps(rule)}}}" for n, rule in enumerate(rules, 1)]
+    head = RECIPE.partition("  - ")[0]
+    write_kit(folder, head + "\n".join(lines) + "\n")
+    colours = {
+        "cap/green": (40, 160, 60), "cap/black": (20, 20, 20),
+        "tag/red": (180, 60, 60), "tag/blue": (60, 80, 180),
+    }  # fmt: skip
+    for name, colour in colours.items():
+        for number in range(5):
+            save(plate(number, colour), folder / f"parts/{name}/{number}.png")
+    return folder
+
+
 def ring(number: int) -> Image.Image:
     """A disc of 30 to 34 pixels with a hole."""
     side = 30 + number

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lad_agent.training.evaluation.truth import read_truth
 from lad_agent.training.product import kit as kits
+from lad_agent.training.product import scenes
 from lad_agent.training.sources import open_source
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "own_product.py"
@@ -21,6 +22,7 @@ def test_the_example_writes_a_kit_and_pictures_to_judge_by(tmp_path: Path) -> No
     assert {noun: len(cuts) for noun, cuts in kit.parts.items()} == dict.fromkeys(
         ("buttons", "spools", "thimbles"), 12
     )
+    scenes.refuse_unfit(kit)
     assert kit.values == {"card": ("blue", "green", "red", "none")}
     labelled = list(open_source(tmp_path / "sewing_kit"))
     assert sorted(one.kind for one in labelled) == ["bad", "bad", "good", "good"]

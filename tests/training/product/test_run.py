@@ -250,6 +250,23 @@ def test_a_kit_with_pairings_is_taught_to_look_them_up(tmp_path: Path) -> None:
     assert {" green", " black"} <= looked_up
 
 
+def test_a_kit_without_good_scenes_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    kit = write_kit(tmp_path / "kit", RECIPE.replace("exactly 1 plate", "lid is blue"))
+    with pytest.raises(UsageError, match="the rules contradict each other"):
+        run.train_product(kit, tmp_path / "run", _config(), threads=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_score_tells_nothing_of_a_class_that_is_not_there() -> None:
+    both = run.Score.of([True, None, False, True], [True, True, False, False])
+    assert both == run.Score(4, balanced_accuracy=0.5, escape_rate=0.0, overkill_rate=0.5)
+    bad = run.Score.of([True, False], [True, True])
+    assert bad == run.Score(2, balanced_accuracy=None, escape_rate=0.5, overkill_rate=None)
+    assert str(bad) == "2 pictures: balanced accuracy unknown, escapes 0.500, overkill unknown"
+    good = run.Score.of([False], [False])
+    assert good == run.Score(1, balanced_accuracy=None, escape_rate=None, overkill_rate=0.0)
+
+
 def test_own_pictures_are_examined_before_anything_starts(tmp_path: Path) -> None:
     kit = write_kit(tmp_path / "kit")
     write_labelled(kit, 2)

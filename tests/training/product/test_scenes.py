@@ -1,5 +1,6 @@
 """Composed pictures: what is planned is what is seen, and what is seen is what is told."""
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -9,13 +10,14 @@ from hypothesis import strategies as st
 
 from lad_agent import rationale
 from lad_agent.cells import CELLS
+from lad_agent.errors import UsageError
 from lad_agent.rationale import NOTHING, Facts
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes
 from lad_agent.training.product.kit import Kit
 from lad_agent.training.product.scenes import Kind, Plan
 from lad_agent.training.synloco.scene import BOARD, DAMAGE, count_parts
-from tests.training.product.drawn import write_kit
+from tests.training.product.drawn import RECIPE, plate, save, write_kit, write_paired
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -41,6 +43,89 @@ def test_plans_keep_all_rules_or_break_one(kit: Kit, seed: int) -> None:
     varied = scenes.plan(rng, kit, "varied")
     assert set(varied.counts) == set(kit.nouns)
     assert varied.values["lid"] in kit.values["lid"]
+
+
+def _told(kit: Kit, seed: int) -> list[str]:
+    """Rules that a normal picture breaks."""
+    photo = scenes.shoot(np.random.default_rng(seed), kit, "normal", 196)
+    said = rationale.clauses(kit.product, kit.recipe.rules, scenes.facts_of(kit, photo))
+    return [str(statement.rule) for statement in said if not statement.ok]
+
+
+def _crowded(folder: Path, number: int, size: tuple[int, int]) -> Kit:
+    """A kit of good parts with this many plates, cut out at `size` px with a rim around."""
+    write_kit(folder, RECIPE.replace("1 plate", f"{number} plates"))
+    for n in range(5):
+        save(plate(n, (70, 90, 60)).resize(size), folder / f"parts/plates/{n}.png")
+    return kits.read(folder)
+
+
+def test_normal_pictures_have_all_that_the_rules_want(tmp_path: Path) -> None:
+    kit = _crowded(tmp_path / "kit", 4, (120, 96))
+    scenes.refuse_unfit(kit)
+    rng = np.random.default_rng(0)
+    first = [scenes.compose(rng, kit, scenes.plan(rng, kit, "normal")) for _ in range(3)]
+    assert any(count_parts(scene)["plates"] < 4 for scene in first), "nothing finds no room"
+    assert [_told(kit, seed) for seed in range(3)] == [[]] * 3
+
+
+def test_good_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes, "TRIED", 12)
+    kit = _crowded(tmp_path / "kit", 5, (150, 120))  # 60% of the region
+    with pytest.raises(UsageError, match="good parts do not fit the region") as caught:
+        scenes.refuse_unfit(kit)
+    said = str(caught.value)
+    assert said.startswith(f"{tmp_path / 'kit' / 'recipe.yaml'}: ")
+    assert "R2 'exactly 5 plates'" in said
+    assert "R4" not in said
+    assert "enlarge the region" in said
+    assert "\n" not in said
+
+
+RULE = "cap fits lid: green for red, black for blue"
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (RULE, "lid is blue"),
+        ("lid is red", RULE),
+        ("cap fits tag: green for red, black for blue", "tag equals lid", "lid is blue"),
+        (RULE, "lid is none"),
+        ("lid equals tag", "lid is none"),
+    ],
+)
+def test_one_rule_does_not_undo_another(tmp_path: Path, rules: tuple[str, ...]) -> None:
+    kit = kits.read(write_paired(tmp_path / "kit", rules))
+    scenes.refuse_unfit(kit)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        assert _broken(kit, scenes.plan(rng, kit, "normal")) == []
+        assert _broken(kit, scenes.plan(rng, kit, "logical")) != []
+    assert _told(kit, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (("lid is red", "lid is blue"), ["R1 'lid is red'", "R2 'lid is blue'"]),
+        (("exactly 1 ring", "exactly 2 rings"), ["R1 'exactly 1 ring'", "R2 'exactly 2 rings'"]),
+        (("exactly 2 rings", "cap equals lid"), ["R2 'cap equals lid'"]),
+        ((RULE, "lid is red", "cap is black"), ["R1 ", "R3 'cap is black'"]),
+    ],
+)
+def test_rules_that_contradict_each_other_are_refused(
+    tmp_path: Path, rules: tuple[str, ...], named: list[str]
+) -> None:
+    kit = kits.read(write_paired(tmp_path / "kit", rules))
+    with pytest.raises(UsageError, match="the rules contradict each other") as caught:
+        scenes.refuse_unfit(kit)
+    for rule in named:
+        assert rule in str(caught.value)
+    assert ("R1" in str(caught.value)) is any("R1" in rule for rule in named)
+    assert "change or remove" in str(caught.value)
 
 
 @settings(deadline=None, max_examples=20)
@@ -96,7 +181,7 @@ def test_round_parts_are_stretched_as_the_region_is(kit: Kit) -> None:
 def test_photographs_show_the_middle_of_every_part(kit: Kit, kind: str) -> None:
     for seed in range(4):
         rng = np.random.default_rng(seed)
-        photo = scenes.shoot(rng, kit, scenes.plan(rng, kit, cast(Kind, kind)), 196)
+        photo = scenes.shoot(rng, kit, cast(Kind, kind), 196)
         assert photo.image.shape == (196, 196, 3)
         facts = scenes.facts_of(kit, photo)
         assert tuple(facts.places) == kit.nouns

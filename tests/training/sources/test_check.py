@@ -145,6 +145,64 @@ def test_what_a_download_left_unfinished_is_named(tmp_path: Path) -> None:
         assert f"{tmp_path}/{name}: not whole; finish the download or remove it" in faults
 
 
+def _left_out(folder: Path, layout: str) -> str:
+    return (
+        f"{folder}: holds pictures that are not read as {layout}; unpack it again, give it as a "
+        f"path of its own, or take it out of {folder.parent}"
+    )
+
+
+def test_a_category_that_was_not_wholly_unpacked_is_named(tmp_path: Path) -> None:
+    layouts.mvtec_ad(tmp_path)
+    layouts.picture(tmp_path / "zipper" / "test" / "good" / "000.png", 50)
+    (tmp_path / "license.txt").write_text("CC BY-NC-SA 4.0")
+    layouts.picture(tmp_path / ".cache" / "thumb.png", 51)
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "readme.txt").write_text("cite us")
+    assert _faults(tmp_path) == (_left_out(tmp_path / "zipper", "MVTec AD"),)
+
+
+def test_own_pictures_beside_a_data_set_are_named(tmp_path: Path) -> None:
+    screws, tray = layouts.loco(tmp_path), layouts.own(tmp_path)
+    for number in range(10):  # of other content than the screws
+        place = "good" if number < 6 else "bad/worn"
+        layouts.picture(tray / place / f"own{number}.png", 3000 + number)
+    shutil.rmtree(tray / "bad" / "scratched")
+    for number in range(6):
+        (tray / "good" / f"{number}.png").unlink()
+    assert _faults(tmp_path) == (_left_out(tray, "MVTec LOCO AD"),)
+    assert _faults(screws) == ()
+    assert _faults(tmp_path, tray) == (), "it is read after all"
+    layouts.picture(screws / "more" / "000.png", 900)
+    assert _faults(screws) == (_left_out(screws / "more", "MVTec LOCO AD"),)
+
+
+def test_what_a_layout_does_not_read_beside_visa_and_own_pictures(tmp_path: Path) -> None:
+    visa, tray = layouts.visa(tmp_path), layouts.own(tmp_path)
+    assert _faults(visa) == _faults(tray) == ()
+    layouts.picture(visa / "capsules" / "Data" / "Images" / "Normal" / "1.JPG", 70)
+    layouts.picture(tray / "worn" / "1.png", 71)
+    assert _faults(visa) == (_left_out(visa / "capsules", "VisA"),)
+    assert _faults(visa / "split_csv" / "1cls.csv") == (), "a list tells what is read"
+    assert _faults(tray) == (_left_out(tray / "worn", "own pictures"),)
+
+
+def test_what_is_no_data_is_not_missed(tmp_path: Path) -> None:
+    tray = layouts.own(tmp_path)
+    for name in ("runs/sft/curves.png", "audit.db.images/ab/abcd.png", "references/1.png"):
+        layouts.picture(tray / name, 80)
+    (tray / "runs" / "sft" / "run.json").write_text("{}")
+    rules = (
+        "product: tray\nreferences: [references/1.png]\nrules: [{id: R1, text: exactly 2 nuts}]\n"
+    )
+    (tray / "recipe.yaml").write_text(rules)
+    assert _faults(tray) == ()
+    layouts.picture(tray / "photos" / "1.png", 81)
+    assert len(_faults(tray)) == 1
+    layouts.picture(tray / "parts" / "nuts" / "1.png", 82)
+    assert _faults(tray) == (), "a kit holds more than labelled pictures"
+
+
 def test_counts_are_compared_with_the_archive(tmp_path: Path, cli: Cli) -> None:
     layouts.loco(tmp_path / "whole", "own_category")
     ran = cli("train", "data", "check", "whole")

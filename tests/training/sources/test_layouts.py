@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lad_agent.errors import UnreadableInput, UsageError
 from lad_agent.training import synloco
+from lad_agent.training.evaluation.truth import rules_of_classes
 from lad_agent.training.sources import (
     Example,
     Fault,
@@ -63,6 +64,26 @@ def test_loco_names_the_cause_by_the_grey_of_its_masks(tmp_path: Path) -> None:
     assert {e.product for e in examples} == {"screw_bag"}
     for e in examples:
         assert e.sha256 == hashlib.sha256(e.image.read_bytes()).hexdigest()
+
+
+def test_loco_names_the_rule_that_a_defect_breaks(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path)
+    entries: list[dict[str, object]] = [
+        {"defect_name": "missing_nut", "pixel_value": 255, "rule": "R2"},
+        {"defect_name": "rule_R2", "pixel_value": 254},
+        {"defect_name": "scratch", "pixel_value": 253},
+    ]
+
+    def told() -> list[str | None]:
+        (folder / "defects_config.json").write_text(json.dumps(entries))
+        return [e.rule for e in open_source(folder)]
+
+    assert told() == [None] * 4 + ["R2", "R2", None]
+    assert rules_of_classes(folder) == {255: "R2", 254: "R2"}
+    entries[1]["defect_name"] = "rule_R4"
+    assert told() == [None] * 4 + ["R2", None, None], "of a picture that breaks two none is named"
+    entries[1]["defect_name"] = "extra_nut"
+    assert told() == [None] * 4 + ["R2", None, None], "nor where a class has none"
 
 
 def test_loco_of_several_categories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
