@@ -82,6 +82,20 @@ def pocket(
 
 
 @app.command()
+def average(
+    out: Annotated[Path, typer.Argument(help="The new model's folder.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Pocket models of one base, or runs.")
+    ],
+) -> None:
+    """One pocket model out of several that went on from the same one: the mean of their weights."""
+    from lad_agent.training.pocket import averaging
+
+    model = averaging.average(models, out)
+    typer.echo(f"{model}\n  lad-agent inspect PATH --reasoner {model}")
+
+
+@app.command()
 def sft(
     config: Config,
     out: Out = None,

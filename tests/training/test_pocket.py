@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, TrainerCallback
@@ -28,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from lad_agent import images, protocol, rationale, recipe
 from lad_agent.cells import CELLS
-from lad_agent.errors import PrerequisiteError, UsageError
+from lad_agent.errors import NotFound, PrerequisiteError, UsageError
 from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
@@ -46,6 +47,7 @@ from lad_agent.training import bases, runs, synloco
 from lad_agent.training import sft as fine_tuning
 from lad_agent.training.pocket import (
     architecture,
+    averaging,
     data,
     dense,
     joint,
@@ -1034,6 +1036,35 @@ def test_the_last_stage_goes_on_from_a_model(finished: Path, tmp_path: Path) -> 
     opened = [Qwen2_5_VLForConditionalGeneration.from_pretrained(f) for f in (base, model)]
     assert not _same(opened[0].model.visual, opened[1].model.visual)
     assert not _same(opened[0].model.language_model, opened[1].model.language_model)
+
+
+def test_models_of_one_base_are_averaged(finished: Path, tmp_path: Path) -> None:
+    one, two, out = finished / "model", tmp_path / "two", tmp_path / "mean"
+    shutil.copytree(one, two)
+    for name in averaging.WEIGHTS:
+        moved = {key: value + 1 for key, value in load_file(one / name).items()}
+        save_file(moved, two / name, {"format": "pt"})
+    assert averaging.average([str(one), str(two)], out) == out
+    for name in averaging.WEIGHTS:
+        first, mean = load_file(one / name), load_file(out / name)
+        assert all(torch.allclose(mean[key], first[key] + 0.5) for key in first)
+    card = json.loads((out / "model_card.json").read_text(encoding="utf-8"))
+    assert len(card["averaged"]) == 2
+    assert card["made_by"] == "lad-agent train average OUT MODEL MODEL"
+    assert "head_reads" not in card
+    assert load_witness(out) is not None
+    assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
+    with pytest.raises(UsageError, match="is there already"):
+        averaging.average([str(one), str(two)], out)
+    (two / "witness.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"differ in witness\.json; average models that went on"):
+        averaging.average([str(two), str(one)], tmp_path / "other")
+    with pytest.raises(UsageError, match="takes two models or more"):
+        averaging.average([str(one)], tmp_path / "other")
+    (two / "witness.safetensors").unlink()
+    with pytest.raises(NotFound, match=r"no witness\.safetensors; only pocket models"):
+        averaging.average([str(two), str(one)], tmp_path / "other")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "two"]
 
 
 def test_a_base_that_cannot_be_gone_on_from_is_refused(finished: Path, tmp_path: Path) -> None:
