@@ -498,19 +498,24 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     """Ends a run that teaches nothing (`reason` says why) or has nothing left to teach (`done`
     does), with a checkpoint.
 
+    Where anything is rewarded beside verdict and form, groups of one verdict still teach: only what
+    has collapsed is stopped then.
+
     A run that was stopped and is resumed is given as many steps again, as far as it has them left;
     at its last step those before the stop count too.
     """
 
     def __init__(self, config: Grpo) -> None:
         self.refresh = config.refresh if config.pool else 0
+        weighed = {name for name, weight in config.rewards.items() if weight}
+        self.by_verdict = weighed <= {"accuracy", "structure"}
         self.steps: list[Step] = []
         self.since = 0
         self.reason: str | None = None
         self.done: str | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps = [_step(logs) for logs in state.log_history if "solved" in logs]
+        self.steps = [self._step(logs) for logs in state.log_history if "solved" in logs]
         before = trouble(self.steps)
         if state.global_step >= state.max_steps:
             self.reason = before
@@ -520,15 +525,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs or "solved" not in logs:
             return
-        self.steps.append(_step(logs))
+        self.steps.append(self._step(logs))
         last = state.global_step >= state.max_steps
         seen = self.steps if last else self.steps[self.since :]
         self.reason, self.done = trouble(seen), done(seen, refresh=self.refresh)
         if self.reason is not None or self.done is not None:
             control.should_save = control.should_training_stop = True
 
-
-def _step(logs: Mapping[str, Any]) -> Step:
-    cut = float(logs.get("completions/clipped_ratio", 0.0))
-    shown = (float(logs[name]) for name in ("yes", "dead", "solved"))
-    return Step(float(logs["well_formed"]), cut, *shown)
+    def _step(self, logs: Mapping[str, Any]) -> Step:
+        cut = float(logs.get("completions/clipped_ratio", 0.0))
+        dead, solved = (float(logs[name]) * self.by_verdict for name in ("dead", "solved"))
+        return Step(float(logs["well_formed"]), cut, float(logs["yes"]), dead, solved)

@@ -69,7 +69,7 @@ def learn_from(config: RunConfig, findings: Iterable[Finding] = (), say: Say = p
         if not found:
             raise UsageError("no decided review names a picture to learn from: lad-agent review")
         sources.append(from_reviews(found.values(), ALL_FOR_TRAINING))
-    report = check.require(sources)
+    report = check.require(sources, apart=(data.held_out,) if data.held_out else ())
     for warning in report.warnings:
         say(warning)
     examples = tuple(e for e in report.examples if e.split == "train")
@@ -153,7 +153,9 @@ def _as_asked_now(findings: Iterable[Finding], say: Say) -> list[Finding]:
         else:
             left_out.append(one)
     if left_out:
-        other = f"made under another task than {left_out[0].recipe} asks now"
+        recipe = left_out[0].recipe
+        gone = "" if recipe is None or recipe.is_file() else " (it is gone: put it back)"
+        other = f"made under another task than {recipe} asks now{gone}"
         if not kept:
             raise UsageError(
                 f"all {len(left_out)} findings were {other}; put the recipe back as it was, or "

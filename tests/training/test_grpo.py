@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration, TrainerControl, TrainerState
 
 from lad_agent import protocol
 from lad_agent.errors import CheckFailed, UsageError
@@ -502,3 +502,18 @@ def test_a_base_without_data_is_refused(taught: Path, labelled: Path, tmp_path: 
 
 def _quiet(text: str) -> None:
     """Not a word."""
+
+
+@pytest.mark.parametrize(("rewards", "ends"), [({"accuracy": 1.0}, True), ({"cause": 1.0}, False)])
+def test_verdicts_alone_end_a_run_only_where_nothing_else_is_rewarded(
+    rewards: dict[str, float], ends: bool
+) -> None:
+    logs = {"well_formed": 1.0, "yes": 0.5, "dead": 1.0, "solved": 1.0}
+    found = grpo.Watch(CONFIG.model_copy(update={"rewards": {**rewards, "structure": 0.5}}))
+    control, state = TrainerControl(), TrainerState(global_step=3, max_steps=100)
+    for _ in range(watch.WINDOW):
+        found.on_log(None, state, control, logs=logs)
+    assert (found.done is not None, control.should_training_stop) == (ends, ends)
+    for _ in range(watch.WINDOW):
+        found.on_log(None, state, control, logs=logs | {"yes": 1.0})
+    assert found.reason is not None

@@ -334,6 +334,10 @@ def test_pictures_that_were_moved_after_they_were_learned_from_are_known(
     assert there
     with pytest.raises(CheckFailed, match=f"{there} held-out pictures are learned from"):
         promotion.compare(run, tmp_path / "live", moved)
+    data.rename(tmp_path / "archived")
+    with pytest.raises(CheckFailed, match=f"{there} held-out pictures are learned from"):
+        promotion.compare(run, tmp_path / "live", moved)
+    (tmp_path / "archived").rename(data)
     (run / "learned.txt").unlink()
     with pytest.raises(CheckFailed, match=r"run: its pictures have changed since .* put them back"):
         promotion.compare(run, tmp_path / "live", moved)

@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lad_agent import rationale
-from lad_agent.errors import CheckFailed, ModelError, NotFound, UsageError
+from lad_agent import images, rationale
+from lad_agent.errors import CheckFailed, LadAgentError, ModelError, NotFound, UsageError
 from lad_agent.judgement import Judgement
 from lad_agent.recipe import Recipe
 from lad_agent.training import runs
@@ -130,8 +130,14 @@ def _maker(folder: Path, fingerprint: str) -> runs.AnyRun | None:
 
 def _taught(run: runs.Run) -> Taught:
     data, reviewed = run.config.data, runs.read_lines(run.reviews)
-    seen = [e for source in data.paths for e in open_source(source)]
-    now, listed = runs.data_hashes(seen), run.learned.exists()
+    listed = run.learned.exists()
+    try:
+        seen = [e for source in data.paths for e in open_source(source)]
+    except LadAgentError:
+        if not listed:
+            raise
+        seen = []  # moved or deleted: what it has learned from is listed
+    now = runs.data_hashes(seen)
     return Taught(
         run.folder,
         frozenset(run.learned.read_text(encoding="utf-8").split())
@@ -227,11 +233,13 @@ def of_results(
 def one_of_each(lines: Collection[Line]) -> tuple[list[Part], list[str]]:
     """The last picture of every part, by content, and in words how many others there were.
 
-    A promise counts parts: ten pictures of one are no ten independent ones.
+    A promise counts parts: ten pictures of one are no ten independent ones. A `part_id` that is a
+    file's name tells no part from another, and a part that was reworked is one of each class.
     """
-    last: dict[str, Line] = {}
+    last: dict[tuple[str, bool], Line] = {}
     for line in sorted(lines, key=lambda line: line.age[1]):
-        last[line.part_id] = line
+        named = not line.part_id.lower().endswith(images.SUFFIXES)
+        last[line.part_id if named else line.part.example.sha256, line.part.bad] = line
     more = len(lines) - len(last)
     notes = [f"{more} earlier pictures of parts that were photographed again"] if more else []
     return sorted((one.part for one in last.values()), key=lambda part: part.example.sha256), notes

@@ -20,8 +20,12 @@ from lad_agent.training import bases, runs
 
 WEIGHTS = ("model.safetensors", "witness.safetensors")
 _CARD = "model_card.json"
+_SHARED = (
+    "name", "architecture", "parameters", "products", "image_size", "licence", "data",
+    "configuration", "versions",
+)  # fmt: skip
+"""What a card tells of all that went on from one base; not whose run it was, nor what it read."""
 _MEASURED = ("figures", "head_reads", "last_losses", "seconds", "notes")
-"""What a card tells of its own model alone."""
 
 
 def average(models: Sequence[str], out: Path) -> Path:
@@ -84,7 +88,7 @@ def _mean(files: Sequence[Path]) -> dict[str, Tensor]:
 
 def _card(folders: Sequence[Path]) -> dict[str, Any]:
     cards = [runs.card(folder) for folder in folders]
-    kept = {name: value for name, value in cards[-1].items() if name not in (*_MEASURED, "base")}
+    kept = {name: cards[-1][name] for name in _SHARED if name in cards[-1]}
     averaged = [
         {name: value for name, value in card.items() if name not in _MEASURED} for card in cards
     ]

@@ -75,19 +75,30 @@ def counted(examples: Iterable[Example]) -> Counter[Group]:
     return Counter((e.product, e.split, e.kind) for e in examples)
 
 
-def require(sources: Sequence[Source], progress: Callable[[int], None] = lambda n: None) -> Report:
-    """Examine the sources, which are trained on together.
+def require(
+    sources: Sequence[Source],
+    progress: Callable[[int], None] = lambda n: None,
+    *,
+    apart: Sequence[Path] = (),
+) -> Report:
+    """Examine the sources, which are trained on together; folders `apart` within them are meant to
+    be left out.
 
     Raises:
         CheckFailed: names every fault of all of them.
     """
-    report = examine(sources, progress)
+    report = examine(sources, progress, apart=apart)
     if report.faults:
         raise CheckFailed("the data cannot be trained on: " + " | ".join(report.faults))
     return report
 
 
-def examine(sources: Sequence[Source], progress: Callable[[int], None] = lambda n: None) -> Report:
+def examine(
+    sources: Sequence[Source],
+    progress: Callable[[int], None] = lambda n: None,
+    *,
+    apart: Sequence[Path] = (),
+) -> Report:
     """Read, hash and decode every picture; `progress` is told how many are done.
 
     Raises:
@@ -100,7 +111,8 @@ def examine(sources: Sequence[Source], progress: Callable[[int], None] = lambda 
     for source in sources:
         first = len(examples)
         faults += unfinished(source.path) if source.path else ()
-        faults += _left_out(source, [other.path for other in sources if other.path])
+        given = [other.path for other in sources if other.path]
+        faults += _left_out(source, [*given, *(path.absolute() for path in apart)])
         for found in source.read():
             if isinstance(found, Fault):
                 faults.append(found.message)
@@ -157,7 +169,9 @@ def _left_out(source: Source, given: Sequence[Path]) -> Iterator[str]:
             or any(one.is_relative_to(folder) for one in given)
         ):
             continue
-        found = (p for p in pictures(folder) if p not in kept and not _of_a_run(p, folder))
+        found = (
+            p for p in pictures(folder) if p.resolve() not in kept and not _of_a_run(p, folder)
+        )
         if next(found, None):
             yield (
                 f"{folder}: holds pictures that are not read as {source.layout}; unpack it again, "

@@ -88,9 +88,14 @@ def test_a_part_photographed_again_is_one_part(tray: Path, loaded: Recipe) -> No
     examples, _ = labelled(tray, "tray")
     path = _results(tray.parent, examples, loaded, part_id="always the same")
     parts, notes = of_results(path, examples, loaded)
-    assert [part.example for part in parts] == [examples[-1]]
-    earlier = len(examples) - 1
+    last = {e.anomalous: e for e in examples}
+    assert {part.example.sha256 for part in parts} == {e.sha256 for e in last.values()}
+    assert sorted(part.bad for part in parts) == [False, True]
+    earlier = len(examples) - 2
     assert notes == [f"{earlier} earlier pictures of parts that were photographed again"]
+    # A file's name tells no part from another.
+    path = _results(tray.parent, examples, loaded, part_id="good/000.PNG")
+    assert len(of_results(path, examples, loaded)[0]) == len(examples)
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,11 @@ def test_what_is_no_data_is_not_missed(tmp_path: Path) -> None:
     assert len(_faults(tray)) == 1
     layouts.picture(tray / "parts" / "nuts" / "1.png", 82)
     assert _faults(tray) == (), "a kit holds more than labelled pictures"
+    shutil.rmtree(tray / "parts")
+    assert examine([open_source(tray)], apart=[tray / "photos"]).faults == ()
+    shutil.rmtree(tray / "photos")
+    (tmp_path / "linked").symlink_to(tray)
+    assert _faults(tmp_path / "linked") == ()
 
 
 def test_counts_are_compared_with_the_archive(tmp_path: Path, cli: Cli) -> None:
