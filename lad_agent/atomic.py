@@ -1,6 +1,7 @@
-"""Files that are there wholly or not at all: written beside, then put in place."""
+"""Files and folders that are there wholly or not at all: written beside, then put in place."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,24 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """What to make the folder that is `path` at the end; after an exception it is deleted.
+
+    By then nothing may be at `path`.
+
+    Raises:
+        OSError: it cannot be put in place.
+    """
+    part = path.with_name(f"{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        yield part
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

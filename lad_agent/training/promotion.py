@@ -63,14 +63,13 @@ def promote(
     if (why := held_out.worse(compared, tolerance)) is not None:
         raise CheckFailed(f"{folder}: not promoted: {why}")
     found = bases.find(str(folder))
-    part, before = (to.with_name(f"{to.name}.{word}") for word in ("part", "previous"))
+    before = to.with_name(f"{to.name}.previous")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(found.adapter or found.folder, part)
-        if to.exists():
-            shutil.rmtree(before, ignore_errors=True)
-            to.rename(before)
-        part.rename(to)
+        with atomic.new_folder(to) as part:
+            shutil.copytree(found.adapter or found.folder, part)
+            if to.exists():
+                shutil.rmtree(before, ignore_errors=True)
+                to.rename(before)
         record = {"to": str(to), "at": datetime.now(UTC).isoformat(), **compared}
         atomic.write(folder / RECORD, json.dumps(record, indent=1) + "\n")
     except OSError as error:

@@ -98,20 +98,25 @@ def test_the_table_has_a_row_an_arm_and_a_line_a_claim(
     assert "over 1 seeds" in claims[0]
 
 
-def test_the_same_call_goes_on_where_it_was(
-    config: RunConfig,
-    done: tuple[Path, dict[str, Any], list[str]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Nothing is trained or judged again."""
-    out, found, _ = done
+@pytest.fixture
+def _nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is trained or judged fails."""
 
     def never(*arguments: Any, **named: Any) -> None:
-        raise AssertionError("trained or judged again")
+        raise AssertionError("trained or judged")
 
     for module, name in ((ablation.sft, "train"), (ablation.grpo, "train"),
                          (ablation.held_out, "judge")):  # fmt: skip
         monkeypatch.setattr(module, name, never)
+
+
+@pytest.mark.usefixtures("_nothing_new")
+def test_the_same_call_goes_on_where_it_was(
+    config: RunConfig, done: tuple[Path, dict[str, Any], list[str]]
+) -> None:
+    """Nothing is trained or judged again."""
+    out, found, _ = done
+
     again = ablation.run(config, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
     assert again == found
     other = changed(config, sft={"steps": 3})
@@ -119,11 +124,9 @@ def test_the_same_call_goes_on_where_it_was(
         ablation.run(other, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
 
 
+@pytest.mark.usefixtures("_nothing_new")
 def test_what_a_seed_started_from_stands_in_where_it_ended_itself(
-    config: RunConfig,
-    done: tuple[Path, dict[str, Any], list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    config: RunConfig, done: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
     """Else only those that came through would count; what starts from it is not trained."""
     out = shutil.copytree(done[0], tmp_path / "out")
@@ -136,12 +139,6 @@ def test_what_a_seed_started_from_stands_in_where_it_ended_itself(
     shutil.rmtree(out / "seed-0" / "captions-grpo")
     (out / "seed-0" / "captions-grpo.jsonl").unlink()
 
-    def never(*arguments: Any, **named: Any) -> None:
-        raise AssertionError("trained or judged")
-
-    for module, name in ((ablation.sft, "train"), (ablation.grpo, "train"),
-                         (ablation.held_out, "judge")):  # fmt: skip
-        monkeypatch.setattr(module, name, never)
     found = ablation.run(config, out, seeds=1, warm_up=1, resampling=DRAWS, say=_quiet)
     assert found is not None
     stood = {name: one["stood_in"] for name, one in found["arms"].items()}

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -724,22 +725,32 @@ class StopAfterSaving(TrainerCallback):  # type: ignore[misc]
         raise StoppedError
 
 
+def _tuned(
+    processor: Any,
+    queries: sft.Features,
+    references: dict[str, Tensor],
+    config: sft.SftConfig,
+    folder: Path,
+    *callbacks: Any,
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A new model after a stage of fine-tuning that goes on in `folder`."""
+    model = _net(processor)
+    sft.train(model, processor, queries, references, config, folder, callbacks)
+    return model
+
+
 def test_fine_tuning_goes_on_where_it_was_cut_off(
     processor: Any, queries: sft.Features, references: dict[str, Tensor], tmp_path: Path
 ) -> None:
     # The first step's rate is 0: a checkpoint after it holds the weights that any run starts with.
     config = sft.SftConfig("rules", steps=4, batch=4, warmup=1, save_every=2)
 
-    def train(name: str, *callbacks: Any) -> Qwen2_5_VLForConditionalGeneration:
-        model = _net(processor)
-        sft.train(model, processor, queries, references, config, tmp_path / name, callbacks)
-        return model
-
-    whole = train("whole")
+    train = partial(_tuned, processor, queries, references, config)
+    whole = train(tmp_path / "whole")
     with pytest.raises(StoppedError):
-        train("cut", StopAfterSaving())
+        train(tmp_path / "cut", StopAfterSaving())
     assert [path.name for path in (tmp_path / "cut").glob("checkpoint-*")] == ["checkpoint-2"]
-    assert _same(whole, train("cut"))
+    assert _same(whole, train(tmp_path / "cut"))
     untrained = _net(processor)
     assert _same(whole.model.visual, untrained.model.visual)
     assert not _same(whole.model.language_model, untrained.model.language_model)
@@ -765,21 +776,17 @@ def test_a_torn_checkpoint_is_not_gone_on_from(
     """The disk was full, or the run killed, while checkpoint-4 was written in place."""
     config = sft.SftConfig("rules", steps=4, batch=2, warmup=1, save_every=2)
 
-    def train(name: str, *callbacks: Any) -> Qwen2_5_VLForConditionalGeneration:
-        model = _net(processor)
-        sft.train(model, processor, queries, references, config, tmp_path / name, callbacks)
-        return model
-
-    whole, cut, steps = train("whole"), tmp_path / "cut", Steps()
+    train = partial(_tuned, processor, queries, references, config)
+    whole, cut, steps = train(tmp_path / "whole"), tmp_path / "cut", Steps()
     with pytest.raises(StoppedError):
-        train("cut", StopAfterSaving())
+        train(cut, StopAfterSaving())
     torn = shutil.copytree(cut / "checkpoint-2", cut / "checkpoint-4") / "trainer_state.json"
     torn.write_bytes(torn.read_bytes()[:100])
     (torn.parent / "whole").unlink()
     (torn.parent / "model.safetensors").write_bytes(b"")
     for name in lost:
         (cut / name).unlink()
-    assert _same(whole, train("cut", steps))
+    assert _same(whole, train(cut, steps))
     assert steps.taken == taken
 
 

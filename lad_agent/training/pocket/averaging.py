@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lad_agent import atomic
 from lad_agent.errors import NotFound, UsageError
 from lad_agent.training import bases, runs
 
@@ -47,16 +48,13 @@ def average(models: Sequence[str], out: Path) -> Path:
         raise UsageError(f"{out} is there already; name a new folder")
     for folder in folders:
         _refuse_other(folder, folders[-1])
-    half = out.with_name(f"{out.name}.unfinished")
-    with runs.with_room(out):
-        shutil.rmtree(half, ignore_errors=True)
+    with runs.with_room(out), atomic.new_folder(out) as half:
         shutil.copytree(folders[-1], half, ignore=shutil.ignore_patterns(*WEIGHTS, _CARD))
         for name in WEIGHTS:
             with safe_open(folders[-1] / name, "pt") as last:
                 metadata = last.metadata()
             save_file(_mean([folder / name for folder in folders]), half / name, metadata)
         (half / _CARD).write_text(json.dumps(_card(folders), indent=1) + "\n", encoding="utf-8")
-        half.rename(out)
     return out
 
 
