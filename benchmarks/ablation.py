@@ -1,13 +1,14 @@
 """What each stage of training is worth on SynLOCO, over seeds.
 
     python -m benchmarks.ablation OUT [--model FOLDER] [--minutes 15] [--seeds 5] [--jobs N]
-    python -m benchmarks.ablation OUT --before-rules RUN [--warm-up 100] ...
+    python -m benchmarks.ablation OUT --before-rules [--warm-up 100] ...
 
 The first takes a model that SFT has made, and lets it go on for the same time by GRPO, by SFT, and
 by SFT on captions alone: is GRPO worth its time? The second is the table of LAD-Reasoner's paper:
-it takes a run of `lad-agent train pocket` back to where the model could list what it sees and had
-never met a rule. Both are `lad-agent evaluate --ablation` with pictures and settings of their own;
-stopped at any moment, the same call goes on. Writes OUT/ablation.md and OUT/ablation.json.
+it keeps the model's tower and teaches a language model anew, as `lad-agent train pocket` does, to
+where it can list what it sees and has never met a rule. Both are `lad-agent evaluate --ablation`
+with pictures and settings of their own; stopped at any moment, the same call goes on. Writes
+OUT/ablation.md and OUT/ablation.json.
 """
 
 import argparse
@@ -23,24 +24,29 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.figures import SEED, Case, picture
-from lad_agent import recipe
+from lad_agent import atomic, recipe
 from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.witness import load_witness
 from lad_agent.training import ablation, synloco
 from lad_agent.training.config import RunConfig, changed, load
+from lad_agent.training.pocket import data
+from lad_agent.training.pocket import run as pocket
 from lad_agent.training.pocket.data import KINDS, SHARES
+from lad_agent.training.pocket.run import PocketConfig
 from lad_agent.training.synloco import dataset
 
 AFTER_SFT = ("base", "grpo", "sft", "captions")
 LESSONS_SEED = 900
 """Of the pictures to learn from: not the pocket's own."""
 HELD_SEED = SEED + 29
+LISTING = PocketConfig(seed=LESSONS_SEED + 1, dense_pictures=0, sft_pictures=12_000)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each stage of training is worth.")
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=EMBEDDED)
-    parser.add_argument("--before-rules", type=Path, metavar="RUN")
+    parser.add_argument("--before-rules", action="store_true")
     parser.add_argument("--warm-up", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seeds", type=int, default=5)
@@ -48,7 +54,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=4000, help="to learn from")
     parser.add_argument("--held-out", type=int, default=400, help="to judge by, a product")
     options = parser.parse_args()
-    out, run = options.out, options.before_rules
+    out, before_rules = options.out, options.before_rules
+    start = listing(options.model, out / "listing") if before_rules else options.model
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))
     torch.set_flush_denormal(True)
     for product, share in SHARES.items():
@@ -59,11 +66,11 @@ def main() -> None:
                 size=196, workers=options.jobs, train=0, validation=0,
             )  # fmt: skip
     found = ablation.run(
-        settings(before_rules(run, out / "listing") if run else options.model, out),
+        settings(start, out),
         out,
-        arms=ablation.NAMES if run else AFTER_SFT,
+        arms=ablation.NAMES if before_rules else AFTER_SFT,
         seeds=options.seeds,
-        warm_up=options.warm_up if run else 0,
+        warm_up=options.warm_up if before_rules else 0,
         minutes=options.minutes,
         jobs=options.jobs,
     )
@@ -82,16 +89,37 @@ def settings(model: Path, out: Path) -> RunConfig:
     )
 
 
-def before_rules(run: Path, folder: Path) -> Path:
-    """Write the model of a run of `train pocket` as its captions left it into `folder`."""
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(run / "model", part)
-        net = Qwen2_5_VLForConditionalGeneration.from_pretrained(part)
-        net.model.language_model.load_state_dict(load_file(run / "captions.safetensors"))
+def listing(model: Path, folder: Path, config: PocketConfig = LISTING) -> Path:
+    """Write the tower of `model` with a new language model that lists what it sees into `folder`.
+
+    The language model learns as `lad-agent train pocket` teaches it, until rules would come.
+    """
+    run, processes = folder.with_name("listing-run"), os.cpu_count() or 1
+    if folder.exists():
+        return folder
+    pocket.bind(run, config)
+    clock = pocket.Clock(run)
+    with clock.stage("pictures") as shown:
+        told = shown.shards("pictures", data.SHARD)
+        data.make(run / "pictures", config.sft_pictures, config.seed, processes, told)
+        data.make(run / "validation", config.validation_pictures, config.seed + 1, processes)
+    net = Qwen2_5_VLForConditionalGeneration.from_pretrained(model)
+    witness = load_witness(model)
+    assert witness is not None  # every pocket model keeps one
+    parts = {"tower": net.model.visual, "head": witness.head}
+    pocket.write_tensors(
+        pocket.dense_path(run),
+        {
+            f"net.{part}.{name}": tensor.contiguous()
+            for part, module in parts.items()
+            for name, tensor in module.state_dict().items()
+        },
+    )
+    pocket.language(run, config, (config.lookups, config.captions), clock, processes)
+    net.model.language_model.load_state_dict(load_file(pocket.language_path(run, config.captions)))
+    with atomic.new_folder(folder) as part:
+        shutil.copytree(model, part, dirs_exist_ok=True)
         net.save_pretrained(part)
-        part.rename(folder)
     return folder
 
 

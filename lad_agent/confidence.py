@@ -206,11 +206,17 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def raw(judgement: Judgement) -> float | None:
-    """The confidence before any calibration: weakest token and agreement, each answer one vote."""
+    """The confidence before any calibration.
+
+    The weakest token's probability w; with n more answers, drawn or under other references, of
+    which a share a agrees with the verdict, (w + n a) / (n + 1), each answer one vote. Evidence
+    that contradicts the verdict is one word against another and halves it.
+    """
     if judgement.weakest_token is None:
         return None
     agreed = (judgement.agreement or 0.0) * judgement.samples
-    return (judgement.weakest_token + agreed) / (judgement.samples + 1)
+    sure = (judgement.weakest_token + agreed) / (judgement.samples + 1)
+    return sure / 2 if judgement.evidence == "contradicted" else sure
 
 
 def features(judgement: Judgement) -> tuple[float, ...] | None:
@@ -219,8 +225,8 @@ def features(judgement: Judgement) -> tuple[float, ...] | None:
     The raw confidence and the probabilities of the weakest token, the mean token and the whole
     rationale are log-odds: nearly all are near 1, and differ there. `margin` is how far the score
     is from 0.5, doubled; `agreement` is 1 where no more answers were asked for, and
-    `decided_at_once` says that none were. Evidence that contradicts is no feature: it sends a part
-    to a person whatever the confidence.
+    `decided_at_once` says that none were. Evidence that contradicts sends a part to a person
+    whatever the confidence.
     """
     plain = raw(judgement)
     if (

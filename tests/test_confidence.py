@@ -80,6 +80,19 @@ def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
     assert confidence.raw(_said(weakest_token=None)) is None
 
 
+def test_evidence_that_contradicts_halves_the_confidence(loaded: Recipe) -> None:
+    greedy = Drawn("<think>a</think><answer>no</answer>", 0.8, -0.2, -0.6, 0.2, 3)
+    question = Question(loaded, part("a", 1), "0" * 64)
+    plain, against = (
+        judgement(question, greedy, [], model="m", elapsed_s=0, witness=witness)
+        for witness in (None, "R1: the object head counts 3, not 2")
+    )
+    assert (plain.evidence, plain.confidence) == ("unchecked", 0.8)
+    assert (against.evidence, against.confidence) == ("contradicted", 0.4)
+    assert against.decision_score == pytest.approx(0.5 - 0.3 * 0.4)
+    assert confidence.calibrated(against, None) == against
+
+
 def test_logistic_by_hand() -> None:
     found = confidence.calibrated(_said(weakest_token=0.8), LOGISTIC)
     assert found.confidence == pytest.approx(1 / (1 + math.exp(-(1 + 4 * math.log(4) / 2))))

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from lad_agent import images, protocol, rationale
+from lad_agent import confidence, images, protocol, rationale
 from lad_agent.judgement import Evidence, Judgement
 from lad_agent.recipe import Recipe
 
@@ -82,10 +82,8 @@ def judgement(
     """Join the greedy answer and those that came after it into one judgement.
 
     The verdict is the greedy answer's. The score is the mean P(yes) over all well-formed answers.
-    The confidence is the weakest token's probability w; with n more answers, drawn or under other
-    references, of which a share a agrees with the greedy verdict (malformed ones disagree) it is
-    (w + n a) / (n + 1), each answer one vote. `witness` is a contradiction found by a second
-    witness, in words.
+    Malformed ones disagree with the greedy verdict; the confidence is `lad_agent.confidence.raw`.
+    `witness` is a contradiction found by a second witness, in words.
     """
     answer = protocol.parse(greedy.text)
     tokens = greedy.tokens + sum(drawn.tokens for drawn in more)
@@ -104,10 +102,9 @@ def judgement(
     agreement = statistics.fmean(agree) if more else None
     evidence, detail = _evidence(question, answer, witness)
     rule, places = rationale.named_fault(answer.rationale)
-    return Judgement(
+    told = Judgement(
         anomalous=answer.anomalous,
         anomaly_score=statistics.fmean(scores),
-        confidence=(greedy.weakest_token + sum(agree)) / (len(agree) + 1),
         rationale=answer.rationale,
         rule=rule,
         places=places,
@@ -126,6 +123,7 @@ def judgement(
         elapsed_s=elapsed_s,
         image_quality=images.headroom(question.image),
     )
+    return told.model_copy(update={"confidence": confidence.raw(told)})
 
 
 def _evidence(

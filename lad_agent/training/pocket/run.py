@@ -11,7 +11,7 @@ import platform
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -124,15 +124,22 @@ def train_pocket(
 def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> None:
     """Everything before the joint stage: the tower alone, then the language model alone."""
     with clock.stage("dense"):
-        if not dense.finished(out / "dense.safetensors", config.dense):
+        if not dense.finished(dense_path(out), config.dense):
             share(processes, _dense_process, out, config)
+    language(out, config, (config.lookups, config.captions, config.rules), clock, processes)
+
+
+def language(
+    out: Path, config: PocketConfig, stages: Sequence[SftConfig], clock: "Clock", processes: int
+) -> None:
+    """The language model alone, stage after stage, on the tower that `dense_path` holds."""
     with clock.stage("features"):
         if not (out / "features.safetensors").exists():
             share(processes, _features_process, out, config)
     before: SftConfig | None = None
-    for stage in (config.lookups, config.captions, config.rules):
+    for stage in stages:
         with clock.stage(stage.stage):
-            if not _language_path(out, stage).exists():
+            if not language_path(out, stage).exists():
                 share(processes, _sft_process, out, config, stage, before)
             if stage.stage != "lookups":  # of no picture
                 samples.keep(out, stage.stage, partial(_language_answers, out, config, stage))
@@ -208,8 +215,8 @@ def _start(
     stages before."""
     processor, net = _network(config)
     if base is None:
-        head = dense.load(net, out / "dense.safetensors")
-        net.model.language_model.load_state_dict(load_file(_language_path(out, config.rules)))
+        head = dense.load(net, dense_path(out))
+        net.model.language_model.load_state_dict(load_file(language_path(out, config.rules)))
         return processor, net, head
     opened = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, local_files_only=True)
     net.load_state_dict(opened.state_dict())
@@ -237,14 +244,14 @@ def _dense_process(out: Path, config: PocketConfig) -> None:
     _, net = _network(config)
     pictures = data.load(out / "pictures", config.dense_pictures)
     log = Clock(out).log("dense", config.dense.steps)
-    dense.train(net, pictures, config.dense, out / "dense.safetensors", log)
+    dense.train(net, pictures, config.dense, dense_path(out), log)
 
 
 def _features_process(out: Path, config: PocketConfig) -> None:
     """One of the processes that make the tower's tokens of the pictures for fine-tuning, and of
     each product's references."""
     _, net = _network(config)
-    dense.load(net, out / "dense.safetensors")
+    dense.load(net, dense_path(out))
     pictures = data.load(out / "pictures", config.dense_pictures + config.sft_pictures)
     rows = np.arange(config.dense_pictures, len(pictures))
     tokens = {"queries": sft.shared_tokens(net, pictures, rows)}
@@ -263,10 +270,10 @@ def _sft_process(
     """One of the processes that train the language model together, from where the stage before
     has left it."""
     processor, net = _network(config)
-    head = dense.load(net, out / "dense.safetensors")
+    head = dense.load(net, dense_path(out))
     sft.ground(net, head, processor.tokenizer)
     if before is not None:
-        net.model.language_model.load_state_dict(load_file(_language_path(out, before)))
+        net.model.language_model.load_state_dict(load_file(language_path(out, before)))
     tokens: dict[str, Tensor] = {}
     queries = sft.NO_PICTURES
     if stage.stage != "lookups":
@@ -278,15 +285,15 @@ def _sft_process(
     if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
         write_tensors(
-            _language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
+            language_path(out, stage), {name: value.contiguous() for name, value in state.items()}
         )
 
 
 def _language_answers(out: Path, config: PocketConfig, stage: SftConfig) -> list[dict[str, Any]]:
     """What the model says after a stage of the language model."""
     processor, net = _network(config)
-    dense.load(net, out / "dense.safetensors")
-    net.model.language_model.load_state_dict(load_file(_language_path(out, stage)))
+    dense.load(net, dense_path(out))
+    net.model.language_model.load_state_dict(load_file(language_path(out, stage)))
     return _answers(out, config, stage.stage, processor, net)
 
 
@@ -376,7 +383,12 @@ def bind(out: Path, config: Any) -> None:
         raise UsageError(f"{out}: cannot be written ({error.strerror})") from error
 
 
-def _language_path(out: Path, stage: SftConfig) -> Path:
+def dense_path(out: Path) -> Path:
+    """Where the tower and its heads lie."""
+    return out / "dense.safetensors"
+
+
+def language_path(out: Path, stage: SftConfig) -> Path:
     """Where a stage leaves the language model."""
     return out / f"{stage.stage}.safetensors"
 

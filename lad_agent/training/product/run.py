@@ -43,6 +43,8 @@ from lad_agent.training.pocket.run import (
     Clock,
     Lines,
     bind,
+    dense_path,
+    language_path,
     share,
     shares_read,
     write_tensors,
@@ -173,7 +175,7 @@ def train_product(
         if not (out / "dense.whole").exists():
             share(processes, _dense_process, out, config, started)
     net, processor, _ = open_base(base, kit)
-    head = dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    head = dense.load(net, dense_path(out), vocabulary(kit))
     with clock.stage("features"):
         read = _head_reads(net, head, kit, out)
         say(f"dense: pictures read wholly right by the head: {shares_read(read)}")
@@ -182,9 +184,9 @@ def train_product(
             share(processes, _features_process, out, config, started)
     for stage in (config.captions, config.rules):
         with clock.stage(stage.stage):
-            if not _language_path(out, stage).exists():
+            if not language_path(out, stage).exists():
                 share(processes, _sft_process, out, config, started, stage)
-            net.model.language_model.load_state_dict(load_file(_language_path(out, stage)))
+            net.model.language_model.load_state_dict(load_file(language_path(out, stage)))
             ask = partial(_answers, out, kit, stage.stage, processor, net)
             samples.keep(out, stage.stage, ask)
     with runs.with_room(out):
@@ -364,7 +366,7 @@ def _dense_process(out: Path, config: ProductConfig, started: _Started) -> None:
         short = replace(config.dense, steps=PROBE + 1)
         log = partial(_note_time, times)
         begin = time.monotonic()
-        dense.train(tried, pictures, short, folder / "dense.safetensors", log, own)
+        dense.train(tried, pictures, short, dense_path(folder), log, own)
         # The first step waits for memory; only the first process hears of it.
         spent = times[-1] - times[0] if len(times) > 1 else time.monotonic() - begin
         return spent / PROBE
@@ -372,7 +374,7 @@ def _dense_process(out: Path, config: ProductConfig, started: _Started) -> None:
     steps = planned(out, config, "dense", probe)
     log = Clock(out).log("dense", steps)
     long = replace(config.dense, steps=steps, warmup=_warmup(config.dense.warmup, steps))
-    dense.train(net, pictures, long, out / "dense.safetensors", log, head)
+    dense.train(net, pictures, long, dense_path(out), log, head)
     if dense.place()[0] == 0:
         (out / "dense.whole").touch()
 
@@ -381,7 +383,7 @@ def _features_process(out: Path, config: ProductConfig, started: _Started) -> No
     """One of the processes that make the tower's tokens of the pictures for fine-tuning, and of
     references."""
     kit, net, _, _ = started.open()
-    dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    dense.load(net, dense_path(out), vocabulary(kit))
     pictures = data.load(out / "pictures", config.pictures)
     queries = sft.shared_tokens(net, pictures, np.arange(config.dense_pictures, len(pictures)))
     if not runs.first_process():
@@ -396,12 +398,12 @@ def _features_process(out: Path, config: ProductConfig, started: _Started) -> No
 def _sft_process(out: Path, config: ProductConfig, started: _Started, stage: SftConfig) -> None:
     """One of the processes that train the language model together."""
     kit, net, processor, _ = started.open()
-    head = dense.load(net, out / "dense.safetensors", vocabulary(kit))
+    head = dense.load(net, dense_path(out), vocabulary(kit))
     if stage.stage == "captions":
         first = len(load_checkpoint(started.base, device="cpu").processor.tokenizer)
         ground(net, head, processor, first)
     else:
-        net.model.language_model.load_state_dict(load_file(_language_path(out, config.captions)))
+        net.model.language_model.load_state_dict(load_file(language_path(out, config.captions)))
     facts = data.load(out / "pictures", config.pictures).facts
     tokens = load_file(out / "features.safetensors")
     queries = sft.Features(tokens.pop("queries"), facts[config.dense_pictures :])
@@ -419,7 +421,7 @@ def _sft_process(out: Path, config: ProductConfig, started: _Started, stage: Sft
     sft.train(net, processor, queries, tokens, long, out / stage.stage, [Lines(log)], draw)
     if dense.place()[0] == 0:
         state = net.model.language_model.state_dict()
-        write_tensors(_language_path(out, stage), {n: v.contiguous() for n, v in state.items()})
+        write_tensors(language_path(out, stage), {n: v.contiguous() for n, v in state.items()})
 
 
 def _answers(
@@ -512,11 +514,6 @@ def _share(said: Sequence[bool | None], verdict: bool) -> float | None:
 
 def _note_time(times: list[float], values: Mapping[str, float]) -> None:
     times.append(time.monotonic())
-
-
-def _language_path(out: Path, stage: SftConfig) -> Path:
-    """Where a stage leaves the language model."""
-    return out / f"{stage.stage}.safetensors"
 
 
 def _told(kit: Kit) -> str:
