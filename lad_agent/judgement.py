@@ -63,13 +63,13 @@ class Judgement(BaseModel):
     """The reasoner's answer about one image.
 
     `anomalous` is its yes/no, null only when the answer is not well-formed. `anomaly_score` is
-    P(yes) against P(no) at the answer's position, averaged over the rationales drawn;
-    `confidence` is kept apart: the probability of the weakest token of the greedy rationale,
-    joined by the agreement of further answers where there are any (`samples` of them: sampled, or
-    under other references), halved where the evidence contradicts. All in [0, 1]. `mean_logprob` and `sum_logprob` are over the tokens of
-    the greedy rationale, natural logarithms; `image_quality` is how far the picture was from the
-    gate's nearest limit (see `lad_agent.images.headroom`). None where the answer is not
-    well-formed, and in records of before they were kept.
+    P(yes) against P(no) at the answer's position, averaged over the rationales drawn; `confidence`
+    is kept apart: the probability of the weakest token of the greedy rationale, joined by the
+    agreement of further answers where there are any (`samples` of them: sampled, or under other
+    references), halved where the evidence contradicts. All in [0, 1]. `mean_logprob` and
+    `sum_logprob` are over the tokens of the greedy rationale, natural logarithms; `image_quality`
+    is how far the picture was from the gate's nearest limit (see `lad_agent.images.headroom`). None
+    where the answer is not well-formed, and in records of before they were kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -61,6 +61,13 @@ def pocket(
             help="With --base: of the last stage. Without: a dry run of so few steps a stage.",
         ),
     ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Later ones: the last stage, on new pictures. Ends in the last two's mean.",
+        ),
+    ] = 1,
 ) -> None:
     """The pocket model, from SynLOCO alone.
 
@@ -77,7 +84,13 @@ def pocket(
     if seed is not None:
         config = replace(config, seed=seed)
     start = bases.find(base).folder if base else None
-    model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
+    if rounds == 1:
+        model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
+    else:
+        model = run.train_rounds(
+            out, config, rounds, later_steps=steps or run.LATER_STEPS,
+            base=start, threads=threads, say=typer.echo,
+        )  # fmt: skip
     typer.echo(f"{model}\n  lad-agent inspect PATH --reasoner {model}")
 
 

@@ -1045,6 +1045,35 @@ def test_the_last_stage_goes_on_from_a_model(finished: Path, tmp_path: Path) -> 
     assert not _same(opened[0].model.language_model, opened[1].model.language_model)
 
 
+@pytest.mark.usefixtures("small_runs")
+def test_rounds_go_on_from_each_other_and_end_in_a_mean(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    config = replace(_shortened(), seed=41, joint=replace(_shortened().joint, steps=1))
+
+    def train(number: int) -> Path:
+        return run.train_rounds(
+            out, config, number, later_steps=2,
+            base=finished / "model", threads=1, say=lambda text: None,
+        )  # fmt: skip
+
+    model = train(2)
+    cards = [json.loads((out / f"round-{n}/model/model_card.json").read_bytes()) for n in (1, 2)]
+    assert [card["configuration"]["seed"] for card in cards] == [41, 42]
+    assert [card["configuration"]["joint"]["steps"] for card in cards] == [1, 2]
+    assert cards[1]["configuration"]["base"] == fingerprint(out / "round-1" / "model")
+    one, two, mean = (
+        load_file(folder / "model.safetensors")
+        for folder in (out / "round-1/model", out / "round-2/model", model)
+    )
+    assert all(torch.allclose(mean[key], (one[key] + two[key]) / 2) for key in mean)
+    assert bases.find(str(out)).folder == model
+    written = (model / "model.safetensors").stat().st_mtime_ns
+    assert train(2) == model
+    assert (model / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(UsageError, match="a run of another configuration"):
+        train(3)
+
+
 def test_models_of_one_base_are_averaged(finished: Path, tmp_path: Path) -> None:
     one, two, out = finished / "model", tmp_path / "two", tmp_path / "mean"
     shutil.copytree(one, two)

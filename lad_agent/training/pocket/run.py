@@ -2,7 +2,7 @@
 
 Each stage leaves its result in the run folder and is skipped when it is there: stopped at any
 moment, the same command goes on. The folder `model` inside is the model: copy it, or name it with
-`inspect --reasoner`.
+`inspect --reasoner`. Of several rounds, `round-1`, `round-2`, ... inside are the run folders.
 """
 
 import json
@@ -34,9 +34,12 @@ from lad_agent.reasoners.witness import ObjectHead, load_witness
 from lad_agent.training import bases, curves, runs, synloco
 from lad_agent.training.bases import Base
 from lad_agent.training.following import Following, Say
-from lad_agent.training.pocket import architecture, data, dense, joint, samples, sft
+from lad_agent.training.pocket import architecture, averaging, data, dense, joint, samples, sft
 from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.sft import SftConfig
+
+LATER_STEPS = 5000
+"""Of the last stage in every round after the first."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,47 @@ def train_pocket(
     with runs.with_room(out):
         clock.result("head_reads", read)
         return export(out, net, processor, head, config, clock.seconds(), base)
+
+
+def train_rounds(
+    out: Path,
+    config: PocketConfig,
+    number: int,
+    *,
+    later_steps: int = LATER_STEPS,
+    base: Path | None = None,
+    threads: int | None = None,
+    say: Say = print,
+) -> Path:
+    """`number` rounds, each going on from the one before by the last stage, on new pictures.
+
+    Returns the model folder: the mean of the last two rounds' models (see `averaging`).
+
+    Raises:
+        As `train_pocket` and `averaging.average`.
+    """
+    bind(out, _Rounds(config, number, later_steps, fingerprint(base) if base else ""))
+    later = prolonged(later_steps)
+    later = replace(config, joint=later.joint, sft_pictures=later.sft_pictures)
+    models: list[Path] = []
+    for n in range(number):
+        own = replace(later, seed=config.seed + n) if n else config
+        say(f"round {n + 1} of {number}")
+        model = train_pocket(out / f"round-{n + 1}", own, base=base, threads=threads, say=say)
+        models, base = [*models, model], model
+    if not (out / "model").exists():
+        averaging.average([str(model) for model in models[-2:]], out / "model")
+    return out / "model"
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """What a folder of rounds belongs to."""
+
+    config: PocketConfig
+    rounds: int
+    later_steps: int
+    base: str
 
 
 def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> None:
