@@ -15,16 +15,19 @@ import argparse
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from benchmarks.figures import SEED, Case, picture
+from benchmarks.figures import SEED, picture
 from lad_agent import atomic, recipe
+from lad_agent.rationale import Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.witness import load_witness
 from lad_agent.training import ablation, synloco
@@ -66,7 +69,7 @@ def main() -> None:
                 size=196, workers=options.jobs, train=0, validation=0,
             )  # fmt: skip
     found = ablation.run(
-        settings(start, out),
+        settings(start, out / "lessons", out / "held-out"),
         out,
         arms=ablation.NAMES if before_rules else AFTER_SFT,
         seeds=options.seeds,
@@ -78,13 +81,13 @@ def main() -> None:
         print(ablation.table(found))
 
 
-def settings(model: Path, out: Path) -> RunConfig:
+def settings(model: Path, lessons: Path, held_out: Path) -> RunConfig:
     """The shipped configuration of the pocket, its prompts chosen among those it is unsure of."""
     return changed(
         load("pocket"),
         base=str(model),
         samples=0,
-        data={"paths": [out / "lessons"], "held_out": out / "held-out"},
+        data={"paths": [lessons], "held_out": held_out},
         grpo={"pool": 64, "refresh": 20},
     )
 
@@ -129,44 +132,60 @@ def lessons(out: Path, product: str, count: int) -> None:
     `lad-agent synth` writes what a line gives, in LOCO's way: good parts alone in train. A model
     that goes on learning from these unlearns to count.
     """
-    folder, part = out / product, out.parent / f"{product}.part"
-    if folder.exists():
-        return
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "train").mkdir(parents=True)
     task = recipe.load(recipe.shipped(product))
-    shutil.copyfile(recipe.shipped(product), part / "recipe.yaml")
-    shutil.copyfile(task.references[0], part / "reference.png")
-    lines = []
     rng = np.random.default_rng([LESSONS_SEED, synloco.PRODUCTS.index(product)])
     kinds, shares = zip(*KINDS.items(), strict=True)
-    for number in range(count):
-        drawn = rng.choice(kinds, p=shares)
-        case = picture(task, "train", LESSONS_SEED, number, cast(synloco.Kind, str(drawn)))
-        name = f"train/{number:05d}.png"
-        case.image.save(part / name)
-        lines.append(json.dumps(line(case, name, structural=drawn == "structural")) + "\n")
-    (part / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
-    out.mkdir(parents=True, exist_ok=True)
-    part.rename(folder)
+
+    def drawn() -> Iterator[Lesson]:
+        for number in range(count):
+            kind = cast(synloco.Kind, str(rng.choice(kinds, p=shares)))
+            case = picture(task, "train", LESSONS_SEED, number, kind)
+            bad = "structural" if kind == "structural" else "logical"
+            yield Lesson(case.image, case.facts, bad if case.truth.anomalous else None)
+
+    write_lessons(out / product, recipe.shipped(product), drawn())
 
 
-def line(case: Case, name: str, *, structural: bool) -> dict[str, Any]:
+class Lesson(NamedTuple):
+    """A picture to learn from, what is in it, and the kind of its fault; None if it is good."""
+
+    image: Image.Image
+    facts: Facts
+    fault: str | None
+
+
+def write_lessons(folder: Path, recipe_file: Path, taught: Iterable[Lesson]) -> None:
+    """Write a product's pictures in the split train with their truth, and its recipe."""
+    if folder.exists():
+        return
+    task = recipe.load(recipe_file)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic.new_folder(folder) as part:
+        (part / "train").mkdir(parents=True)
+        shutil.copyfile(recipe_file, part / "recipe.yaml")
+        shutil.copyfile(task.references[0], part / task.references[0].name)
+        lines = []
+        for number, lesson in enumerate(taught):
+            name = f"train/{number:05d}.png"
+            lesson.image.save(part / name)
+            lines.append(json.dumps(line(lesson, task.product, name)) + "\n")
+        (part / "truth.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def line(lesson: Lesson, product: str, name: str) -> dict[str, Any]:
     """A line of truth, as training reads it."""
-    bad = "structural" if structural else "logical"
+    facts = lesson.facts
     return {
         "image": name,
-        "product": case.truth.product,
-        "kind": bad if case.truth.anomalous else "good",
-        "rule": case.truth.rule,
+        "product": product,
+        "kind": lesson.fault or "good",
+        "rule": None,
         "cause": None,
         "mask": None,
         "objects": [
-            {"cls": noun, "cell": cell}
-            for noun, cells in case.facts.places.items()
-            for cell in cells
+            {"cls": noun, "cell": cell} for noun, at in facts.places.items() for cell in at
         ],
-        "attributes": dict(case.facts.attributes),
+        "attributes": dict(facts.attributes),
     }
 
 
