@@ -141,17 +141,20 @@ def lessons(out: Path, product: str, count: int) -> None:
             kind = cast(synloco.Kind, str(rng.choice(kinds, p=shares)))
             case = picture(task, "train", LESSONS_SEED, number, kind)
             bad = "structural" if kind == "structural" else "logical"
-            yield Lesson(case.image, case.facts, bad if case.truth.anomalous else None)
+            yield Lesson(
+                case.image, case.facts, bad if case.truth.anomalous else None, case.truth.rule
+            )
 
     write_lessons(out / product, recipe.shipped(product), drawn())
 
 
 class Lesson(NamedTuple):
-    """A picture to learn from, what is in it, and the kind of its fault; None if it is good."""
+    """A picture to learn from, what is in it, the kind of its fault (None: good), and its rule."""
 
     image: Image.Image
     facts: Facts
     fault: str | None
+    rule: str | None
 
 
 def write_lessons(folder: Path, recipe_file: Path, taught: Iterable[Lesson]) -> None:
@@ -179,7 +182,7 @@ def line(lesson: Lesson, product: str, name: str) -> dict[str, Any]:
         "image": name,
         "product": product,
         "kind": lesson.fault or "good",
-        "rule": None,
+        "rule": lesson.rule,
         "cause": None,
         "mask": None,
         "objects": [

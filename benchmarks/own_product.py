@@ -66,8 +66,10 @@ def composed(kit: Kit, count: int) -> Iterator[Lesson]:
         kind = cast(scenes.Kind, str(rng.choice(kinds, p=shares)))
         photo = scenes.shoot(rng, kit, kind, IMAGE_SIZE)
         facts = scenes.facts_of(kit, photo)
-        bad = any(not c.ok for c in rationale.clauses(kit.product, kit.recipe.rules, facts))
-        yield Lesson(Image.fromarray(photo.image), facts, "logical" if bad else None)
+        clauses = rationale.clauses(kit.product, kit.recipe.rules, facts)
+        broken = [clause.rule for clause in clauses if not clause.ok]
+        image = Image.fromarray(photo.image)
+        yield Lesson(image, facts, "logical" if broken else None, broken[0] if broken else None)
 
 
 if __name__ == "__main__":
