@@ -1,6 +1,7 @@
 """The figures of the pocket reasoner, on pictures that no training used.
 
     python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json] [--jobs N]
+    python -m benchmarks.figures --write figures.json
 
 `--count` is the number of test pictures a product, half of them anomalous, within the ranges of
 training; three times as many lie beyond them, so that one product beyond one range is some 200.
@@ -8,7 +9,8 @@ Seeds start at 1,000,000, training used those below. Everything goes through the
 policy as `lad-agent inspect` does; the tables beside it are what its verdicts must be compared
 with: always-yes, always-no, a hand-made rule on coloured blobs, and the tower's object head with
 the rules counted by program. Then what shows that it looks: pictures blanked, rules taken away,
-rules changed; and the listing alone, and faults by how far a count is off its rule.
+rules changed; and the listing alone, and faults by how far a count is off its rule. `--write` puts
+what was measured into README.md, docs/pocket.md and the model's card.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -29,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lad_agent import policy, rationale, recipe
+from lad_agent import atomic, policy, rationale, recipe
 from lad_agent.judgement import Decision, Judgement
 from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import EMBEDDED
@@ -55,6 +58,7 @@ COUNTED_FAULTS = {
     "splicing_connectors": ("R1", "R2", "R3", "R4", "R6"),
 }
 """Rules of count and of pairing, for the row without rules and reference."""
+DOCUMENTS = ("README.md", "docs/pocket.md")
 BEYOND = 3
 """Pictures from beyond the ranges of training, for each from within."""
 
@@ -81,7 +85,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--write", type=Path, metavar="FIGURES")
     options = parser.parse_args()
+    if options.write:
+        write(json.loads(options.write.read_bytes()), options.model)
+        return
     with reasoners(options.model, options.jobs) as judges:
         figures = measure(judges, options.model, options.count)
     print(markdown(figures))
@@ -428,6 +436,45 @@ def markdown(figures: Metrics) -> str:
     for name, row in figures["other_pictures"].items():
         rows.append(f"| {name} | {row['n']} | {row['passed']} | {row['to people']} |")
     return "\n".join(rows)
+
+
+def write(figures: Metrics, model: Path) -> None:
+    """Put figures into the documents' tables and the model's card; they must be the model's own."""
+    figures = json.loads(json.dumps(figures), parse_float=lambda told: round(float(told), 6))
+    if figures["model"] != fingerprint(model):
+        sys.exit(f"measured of {figures['model']}, {model} is {fingerprint(model)}")
+    for name in DOCUMENTS:
+        path = Path(__file__).parents[1] / name
+        text = path.read_text(encoding="utf-8")
+        atomic.write(path, retold(text, markdown(figures)))
+    path = model / "model_card.json"
+    card = json.loads(path.read_bytes())
+    atomic.write(path, json.dumps(card | {"figures": _in_card(figures)}, indent=1) + "\n")
+
+
+def retold(text: str, tables: str) -> str:
+    """`text` with its tables, and its line on evidence, as `tables` has those of that heading."""
+    for table in tables.split("\n\n"):
+        head = re.escape(table.splitlines()[0]) if table.startswith("|") else r"Evidence check: .*"
+        text = re.sub(rf"^{head}$(\n\|.*)*", lambda _, new=table: new, text, flags=re.MULTILINE)
+    return text
+
+
+def _in_card(figures: Metrics) -> Metrics:
+    rates = ("n", "balanced_accuracy", "auroc", "escape_rate", "overkill_rate", "coverage")
+    verdicts = ("balanced_accuracy", "auroc")
+    products = {
+        name: {rate: own[rate] for rate in (*rates, "well_formed", "cause_named")}
+        | {kind: {one: own[kind][one] for one in verdicts} for kind in ("logical", "structural")}
+        for name, own in figures["pocket"].items()
+    }
+    return {
+        "command": f"python -m benchmarks.figures --count {figures['count']}",
+        "products": products,
+        "held_out_logical": figures["held_out"]["all"]["logical"]["balanced_accuracy"],
+        "looks": figures["looks"],
+        "rule_difference": figures["rule_difference"],
+    }
 
 
 def _beyond(figures: Metrics) -> list[str]:

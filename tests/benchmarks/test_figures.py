@@ -35,6 +35,16 @@ def test_no_cause_is_named_where_no_fault_was_seen() -> None:
     assert row.endswith("| none |")
 
 
+def test_documents_get_the_tables_of_the_same_heading() -> None:
+    text = (
+        "a | b\n\n| x | y |\n|---|---|\n| o | 1 |\n| o | 2 |\nEvidence check: 1.\n\n| z |\n|--|\n"
+    )
+    told = "| x | y |\n|---|---|\n| new | 3 |\n\nEvidence check: 2.\n\n| elsewhere |\n|---|"
+    assert figures.retold(text, told) == (
+        "a | b\n\n| x | y |\n|---|---|\n| new | 3 |\nEvidence check: 2.\n\n| z |\n|--|\n"
+    )
+
+
 _KINDS: tuple[Literal["good", "logical", "structural"], ...] = ("good", "logical", "structural")
 
 
