@@ -44,7 +44,7 @@ def run(folder: Path, reasoner: str, command: Command) -> None:
         LadAgentError: as the command does.
     """
     if reasoner == SCRIPTED:
-        reasoners.open_reasoner = lambda *_, **__: Scripted(delay_s=0.002)  # type: ignore[assignment]
+        reasoners.open_reasoner = lambda *_, **__: Scripted(delay_s=0.002)
     else:
         command = [*command, "--reasoner", reasoner] if command[0] == "inspect" else command
     with (

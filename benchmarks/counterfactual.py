@@ -90,7 +90,7 @@ def pairs(product: str, count: int) -> list[Pair]:
     out: list[Pair] = []
     index = 0
     while len(out) < count:
-        kind = "logical" if len(out) % 2 else "normal"
+        kind: synloco.Kind = "logical" if len(out) % 2 else "normal"
         case = picture(task, "train", SEED + OFFSET, index, kind)
         rng = np.random.default_rng([SEED, OFFSET, index])
         index += 1

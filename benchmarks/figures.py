@@ -133,9 +133,8 @@ def pictures(
 ) -> list[Case]:
     """Half good, a quarter logical, a quarter structural."""
     task = recipe.load(recipe.shipped(product))
-    kinds: list[Literal["normal", "logical", "structural"]] = (
-        ["normal"] * (count // 2) + ["logical"] * (count // 4) + ["structural"] * (count // 4)
-    )
+    shares: dict[synloco.Kind, int] = {"normal": 2, "logical": 4, "structural": 4}
+    kinds = [kind for kind, share in shares.items() for _ in range(count // share)]
     return [picture(task, split, SEED + offset, index, kind) for index, kind in enumerate(kinds)]
 
 
@@ -341,9 +340,10 @@ def rule_difference(judges: Executor, count: int) -> Metrics:
     for product in ("screw_bag", "pushpins", "breakfast_box"):
         task = recipe.load(recipe.shipped(product))
         for index in range(count // 2):
-            case = _off_by(task, index, index % 5)
+            difference = index % 5
+            case = _off_by(task, index, difference)
             if case is not None:
-                cases.setdefault(case.truth.difference, []).append(case)
+                cases.setdefault(difference, []).append(case)
     rows = {}
     for difference, group in sorted(cases.items()):
         judged, _ = judge(judges, group, f"off by {difference}")
@@ -456,7 +456,9 @@ def retold(text: str, tables: str) -> str:
     """`text` with its tables, and its line on evidence, as `tables` has those of that heading."""
     for table in tables.split("\n\n"):
         head = re.escape(table.splitlines()[0]) if table.startswith("|") else r"Evidence check: .*"
-        text = re.sub(rf"^{head}$(\n\|.*)*", lambda _, new=table: new, text, flags=re.MULTILINE)
+        found = re.search(rf"^{head}$(\n\|.*)*", text, re.MULTILINE)
+        if found:
+            text = text[: found.start()] + table + text[found.end() :]
     return text
 
 

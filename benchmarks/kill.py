@@ -34,7 +34,15 @@ from benchmarks import kill_serve, kill_watch
 from benchmarks.child import READY, SCRIPTED, Command, run, work
 from benchmarks.scene import CONTEXT, KINDS, Fault, Place, Tally, twice
 from lad_agent.errors import StoreError
-from lad_agent.store import AuditStore, Inspected, ReviewFilter, open_store, projections, schema
+from lad_agent.store import (
+    AuditStore,
+    Inspected,
+    ReviewFilter,
+    models,
+    open_store,
+    projections,
+    schema,
+)
 from lad_agent.store.archive import verify_with
 from tests.scripted import write_parts, write_recipe
 from tests.store import server as servers
@@ -205,7 +213,7 @@ def _whole(place: Place, before: Ledger) -> list[Fault]:
     """What is wrong with the ledger and its tables, which held the events `before` at the kill."""
     faults = []
     with open_store(place.store, older=True) as audit:
-        if audit.schema_version == schema.SCHEMA_VERSION:
+        if audit.schema_version == models.SCHEMA_VERSION:
             archives = _archives(place)
             if gone := [("lost", file.name) for file in archives if not file.exists()]:
                 return gone
@@ -235,7 +243,7 @@ def _unfinished(place: Place) -> list[Fault]:
 def _ledger(place: Place) -> Ledger:
     """All events by number, each as its hash; none where no store is yet."""
     found: Ledger = {}
-    for value in (*_archives(place), place.store):
+    for value in _stores(place):
         with suppress(StoreError), open_store(value, create=False, older=True) as audit:
             found |= _events(audit)
     return found
@@ -244,10 +252,15 @@ def _ledger(place: Place) -> Ledger:
 def _inspections(place: Place) -> list[Inspected]:
     """All of them, as they stand: what an archive left open goes on in the store."""
     found: dict[str, Inspected] = {}
-    for value in (*_archives(place), place.store):
+    for value in _stores(place):
         with open_store(value) as audit:
             found |= {one.id: one for one in audit.inspections()}
     return list(found.values())
+
+
+def _stores(place: Place) -> list[str | Path]:
+    """The archives and what came after them."""
+    return [*_archives(place), place.store]
 
 
 def _archives(place: Place) -> list[Path]:
@@ -263,7 +276,8 @@ def _archives(place: Place) -> list[Path]:
 def _last_archive(value: str | Path) -> str | None:
     try:
         with open_store(value, create=False, older=True) as audit:
-            return audit.ask(lambda session: session.scalar(_LAST_ARCHIVE))
+            found: str | None = audit.ask(lambda session: session.scalar(_LAST_ARCHIVE))
+            return found
     except StoreError:
         return None
 
@@ -324,8 +338,8 @@ def _inspected(place: Place, done: list[Command]) -> list[Fault]:
 def _migrate(place: Place, rng: random.Random) -> list[Command]:
     """From any older schema to the newest; a store that is there already goes back to one."""
     with open_store(place.store, older=True) as audit:
-        if audit.schema_version == schema.SCHEMA_VERSION:
-            older = [one for one in sorted(schema._revisions()) if one < schema.SCHEMA_VERSION]
+        if audit.schema_version == models.SCHEMA_VERSION:
+            older = [one for one in sorted(schema._revisions()) if one < models.SCHEMA_VERSION]
             with audit._connection(writing=True) as connection:
                 schema.migrate_down(connection, rng.choice(older))
     return [["store", "migrate", "--store", place.store]]
@@ -334,7 +348,7 @@ def _migrate(place: Place, rng: random.Random) -> list[Command]:
 def _migrated(place: Place, done: list[Command]) -> list[Fault]:
     with open_store(place.store, older=True) as audit:
         version = audit.schema_version
-    newest = version == schema.SCHEMA_VERSION
+    newest = version == models.SCHEMA_VERSION
     return [] if newest or not done else [("lost", f"the migration: schema {version}")]
 
 

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import text
@@ -172,18 +173,12 @@ def questions(
     yield "show", lambda: len(store.history(rng.choice(ids)).events)
     yield "reviews that wait", lambda: len(store.reviews(ReviewFilter(decided=False), limit=50))
     for kind in stats.KINDS:
-        yield f"stats by {kind}", lambda kind=kind: _figures(store, InspectionFilter(), kind)
+        yield f"stats by {kind}", partial(_figures, store, InspectionFilter(), kind)
         recent = InspectionFilter(since=ago(days=7))
-        yield (
-            f"stats by {kind}, 7 days",
-            lambda kind=kind, recent=recent: _figures(store, recent, kind),
-        )
+        yield f"stats by {kind}, 7 days", partial(_figures, store, recent, kind)
     blocks = re.findall(r"([^\n]+)\n\n```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
     for title, query in blocks:
-        yield (
-            f"SQL: {title.rstrip(':')}",
-            lambda query=query: _sql(store, query, rng.randrange(count)),
-        )
+        yield f"SQL: {title.rstrip(':')}", partial(_sql, store, query, lambda: rng.randrange(count))
 
 
 def _timed(ask: Callable[[], int], repeat: int, clock: Clock) -> Asked:
@@ -210,8 +205,8 @@ def _figures(store: AuditStore, wanted: InspectionFilter, kind: str) -> int:
     return len(store.ask(lambda session: stats.figures(session, wanted, kind)).rows)
 
 
-def _sql(store: AuditStore, query: str, part: int) -> int:
-    query = query.replace("part-000.png", f"part-{part:06}")
+def _sql(store: AuditStore, query: str, part: Callable[[], int]) -> int:
+    query = query.replace("part-000.png", f"part-{part():06}")
     return store.ask(lambda session: len(session.execute(text(query)).all()))
 
 

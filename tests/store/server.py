@@ -34,8 +34,17 @@ def running(programs: Path, *, durable: bool = False) -> Iterator[str]:
         if user is not None:
             shutil.chown(folder, user)
         data = f"{folder}/data"
-        initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-N"]
-        flags = ["--encoding=UTF8", "--locale=C"]
+        initdb: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-N",
+        ]
+        flags = ["-A", "trust", "-N", "--encoding=UTF8", "--locale=C"]
         subprocess.run([*initdb, *flags], user=user, cwd=folder, check=True, capture_output=True)
         settings = ["listen_addresses=", f"fsync={'on' if durable else 'off'}"]
         options = [part for one in (*settings, "max_connections=50") for part in ("-c", one)]
