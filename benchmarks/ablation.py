@@ -42,6 +42,10 @@ AFTER_SFT = ("base", "grpo", "sft", "captions")
 LESSONS_SEED = 900
 """Of the pictures to learn from: not the pocket's own."""
 HELD_SEED = SEED + 29
+EARLY = {"learning_rate": 3e-5}
+"""GRPO where most groups teach something: on any prompts, and at once."""
+LATE = {"pool": 64, "refresh": 20}
+"""GRPO where most groups are dead: on prompts chosen among those the model is unsure of."""
 LISTING = PocketConfig(seed=LESSONS_SEED + 1, dense_pictures=0, sft_pictures=12_000)
 
 
@@ -69,7 +73,7 @@ def main() -> None:
                 size=196, workers=options.jobs, train=0, validation=0,
             )  # fmt: skip
     found = ablation.run(
-        settings(start, out / "lessons", out / "held-out"),
+        settings(start, out / "lessons", out / "held-out", **(EARLY if before_rules else LATE)),
         out,
         arms=ablation.NAMES if before_rules else AFTER_SFT,
         seeds=options.seeds,
@@ -81,14 +85,14 @@ def main() -> None:
         print(ablation.table(found))
 
 
-def settings(model: Path, lessons: Path, held_out: Path) -> RunConfig:
-    """The shipped configuration of the pocket, its prompts chosen among those it is unsure of."""
+def settings(model: Path, lessons: Path, held_out: Path, **grpo: float) -> RunConfig:
+    """The shipped configuration of the pocket, and what of its GRPO is otherwise."""
     return changed(
         load("pocket"),
         base=str(model),
         samples=0,
         data={"paths": [lessons], "held_out": held_out},
-        grpo={"pool": 64, "refresh": 20},
+        grpo=grpo,
     )
 
 

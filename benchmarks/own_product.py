@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.ablation import LESSONS_SEED, Lesson, settings, write_lessons
+from benchmarks.ablation import LATE, LESSONS_SEED, Lesson, settings, write_lessons
 from lad_agent import rationale
 from lad_agent.training import ablation
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
@@ -46,7 +46,7 @@ def main() -> None:
         lessons / kit.product, options.kit / "recipe.yaml", composed(kit, options.composed)
     )
     found = ablation.run(
-        settings(options.run, lessons, options.pictures),
+        settings(options.run, lessons, options.pictures, **LATE),
         options.out,
         arms=("base", "grpo", "sft"),
         seeds=options.seeds,
