@@ -42,8 +42,9 @@ AFTER_SFT = ("base", "grpo", "sft", "captions")
 LESSONS_SEED = 900
 """Of the pictures to learn from: not the pocket's own."""
 HELD_SEED = SEED + 29
-EARLY = {"learning_rate": 3e-5}
-"""GRPO where most groups teach something: on any prompts, and at once."""
+EARLY = {"learning_rate": 3e-5, "beta": 0.0, "max_completion": 144}
+"""GRPO where most groups teach something: on any prompts, no reference model, nothing that goes on
+long behind the longest answer; so that as many steps as can be fit into the time."""
 LATE = {"pool": 64, "refresh": 20}
 """GRPO where most groups are dead: on prompts chosen among those the model is unsure of."""
 LISTING = PocketConfig(seed=LESSONS_SEED + 1, dense_pictures=0, sft_pictures=12_000)

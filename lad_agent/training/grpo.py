@@ -30,6 +30,7 @@ from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
 from lad_agent.training.rewards import REWARDS, Case, accuracy
 from lad_agent.training.sources import Example, Finding
 from lad_agent.training.stage import DryRun, Plan, Say
+from lad_agent.training.tower import read_once
 from lad_agent.training.watch import Step, done, trouble
 
 ASKED_FROM = 10**9
@@ -149,6 +150,9 @@ def trainer_for(
         train_dataset=feed.dataset(),
         processing_class=processor,
     )
+    for net in (model, trainer.ref_model):
+        if net is not None:
+            read_once(net)
     if section.pool:
         trainer.add_callback(Refresh(feed, processor))
     return trainer
