@@ -17,9 +17,10 @@ def read_once(model: Any) -> None:
     read = inner.get_image_features
 
     def features(pixel_values: Tensor, image_grid_thw: Tensor, **named: Any) -> Any:
-        pictures = pixel_values.split(image_grid_thw.prod(-1).tolist())
+        pictures = torch.split(pixel_values, image_grid_thw.prod(-1).tolist())
         places: dict[tuple[Any, ...], int] = {}
-        firsts, shown = [], []
+        firsts: list[int] = []
+        shown: list[int] = []
         for number, (picture, grid) in enumerate(zip(pictures, image_grid_thw, strict=True)):
             plain = picture.detach().to("cpu", torch.float32).numpy()
             place = places.setdefault((*grid.tolist(), plain.tobytes()), len(firsts))
