@@ -1,10 +1,10 @@
 """The figures of the pocket reasoner, on pictures that no training used.
 
-    python -m benchmarks.figures [--count 400] [--model FOLDER] [--out figures.json] [--jobs N]
+    python -m benchmarks.figures [--count 800] [--model FOLDER] [--out figures.json] [--jobs N]
     python -m benchmarks.figures --write figures.json
 
 `--count` is the number of test pictures a product, half of them anomalous, within the ranges of
-training; three times as many lie beyond them, so that one product beyond one range is some 200.
+training; three times as many lie beyond them, so that one product beyond one range is some 400.
 Seeds start at 1,000,000, training used those below. Everything goes through the reasoner and the
 policy as `lad-agent inspect` does; the tables beside it are what its verdicts must be compared
 with: always-yes, always-no, a hand-made rule on coloured blobs, and the tower's object head with
@@ -81,7 +81,7 @@ class Case:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Figures of the pocket reasoner.")
-    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--count", type=int, default=800)
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
