@@ -16,20 +16,24 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.figures import SEED, picture
-from lad_agent import atomic, recipe
+from lad_agent import atomic, images, recipe
 from lad_agent.rationale import Facts
 from lad_agent.reasoners import EMBEDDED
+from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.witness import load_witness
+from lad_agent.recipe import Recipe
 from lad_agent.training import ablation, synloco
 from lad_agent.training.config import RunConfig, changed, load
 from lad_agent.training.pocket import data
@@ -43,8 +47,8 @@ LESSONS_SEED = 900
 """Of the pictures to learn from: not the pocket's own."""
 HELD_SEED = SEED + 29
 EARLY = {"learning_rate": 3e-5, "beta": 0.0, "max_completion": 144}
-"""GRPO where most groups teach something: on any prompts, no reference model, nothing that goes on
-long behind the longest answer; so that as many steps as can be fit into the time."""
+"""GRPO that fits as many steps as possible into the time: on any prompts, no reference model, no
+answer that goes on long behind the longest."""
 LATE = {"pool": 64, "refresh": 20}
 """GRPO where most groups are dead: on prompts chosen among those the model is unsure of."""
 LISTING = PocketConfig(seed=LESSONS_SEED + 1, dense_pictures=0, sft_pictures=12_000)
@@ -97,15 +101,23 @@ def settings(model: Path, lessons: Path, held_out: Path, **grpo: float) -> RunCo
     )
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What a run towards a model that lists belongs to."""
+
+    config: PocketConfig
+    model: str
+
+
 def listing(model: Path, folder: Path, config: PocketConfig = LISTING) -> Path:
     """Write the tower of `model` with a new language model that lists what it sees into `folder`.
 
     The language model learns as `lad-agent train pocket` teaches it, until rules would come.
     """
-    run, processes = folder.with_name("listing-run"), os.cpu_count() or 1
+    run, processes = folder.with_name("listing-run"), pocket.whole_share(os.cpu_count() or 1)
+    pocket.bind(run, Listing(config, fingerprint(model)))
     if folder.exists():
         return folder
-    pocket.bind(run, config)
     clock = pocket.Clock(run)
     with clock.stage("pictures") as shown:
         told = shown.shards("pictures", data.SHARD)
@@ -126,8 +138,11 @@ def listing(model: Path, folder: Path, config: PocketConfig = LISTING) -> Path:
     pocket.language(run, config, (config.lookups, config.captions), clock, processes)
     net.model.language_model.load_state_dict(load_file(pocket.language_path(run, config.captions)))
     with atomic.new_folder(folder) as part:
-        shutil.copytree(model, part, dirs_exist_ok=True)
+        shutil.copytree(model, part)
         net.save_pretrained(part)
+        card = json.loads((part / "model_card.json").read_bytes())
+        card.pop("figures", None)  # they are the other model's
+        (part / "model_card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
     return folder
 
 
@@ -150,7 +165,7 @@ def lessons(out: Path, product: str, count: int) -> None:
                 case.image, case.facts, bad if case.truth.anomalous else None, case.truth.rule
             )
 
-    write_lessons(out / product, recipe.shipped(product), drawn())
+    write_lessons(out / product, task, drawn())
 
 
 class Lesson(NamedTuple):
@@ -162,16 +177,21 @@ class Lesson(NamedTuple):
     rule: str | None
 
 
-def write_lessons(folder: Path, recipe_file: Path, taught: Iterable[Lesson]) -> None:
-    """Write a product's pictures in the split train with their truth, and its recipe."""
+def write_lessons(folder: Path, task: Recipe, taught: Iterable[Lesson]) -> None:
+    """Write a product's pictures in the split train with their truth, and a recipe of its rules.
+
+    The pictures are cut to the recipe's region already; so is the reference.
+    """
     if folder.exists():
         return
-    task = recipe.load(recipe_file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic.new_folder(folder) as part:
         (part / "train").mkdir(parents=True)
-        shutil.copyfile(recipe_file, part / "recipe.yaml")
-        shutil.copyfile(task.references[0], part / task.references[0].name)
+        rules = [rule.model_dump(include={"id", "text"}) for rule in task.rules]
+        told = {"product": task.product, "references": ["reference.png"], "rules": rules}
+        (part / "recipe.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
+        reference = images.references(task)[0]
+        images.cut(reference, task.region).save(part / "reference.png")
         lines = []
         for number, lesson in enumerate(taught):
             name = f"train/{number:05d}.png"

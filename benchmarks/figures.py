@@ -456,7 +456,7 @@ def retold(text: str, tables: str) -> str:
     """`text` with its tables, and its line on evidence, as `tables` has those of that heading."""
     for table in tables.split("\n\n"):
         head = re.escape(table.splitlines()[0]) if table.startswith("|") else r"Evidence check: .*"
-        found = re.search(rf"^{head}$(\n\|.*)*", text, re.MULTILINE)
+        found = re.search(rf"^{head}$(\n\|.*)*", text, re.MULTILINE)  # README has the first two
         if found:
             text = text[: found.start()] + table + text[found.end() :]
     return text

@@ -42,9 +42,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     kit = kits.read(options.kit)
     lessons = options.out / "lessons"
-    write_lessons(
-        lessons / kit.product, options.kit / "recipe.yaml", composed(kit, options.composed)
-    )
+    write_lessons(lessons / kit.product, kit.recipe, composed(kit, options.composed))
     found = ablation.run(
         settings(options.run, lessons, options.pictures, **LATE),
         options.out,
@@ -59,7 +57,7 @@ def main() -> None:
 
 
 def composed(kit: Kit, count: int) -> Iterator[Lesson]:
-    """Pictures of the kit as its training draws them, of other seeds, with their verdicts."""
+    """Pictures of the kit as the trial at the end of its training draws them, of other seeds."""
     kinds, shares = zip(*scenes.KINDS.items(), strict=True)
     for number in range(count):
         rng = np.random.default_rng([LESSONS_SEED, number])

@@ -32,6 +32,7 @@ from lad_agent.training.lessons import Lessons
 from lad_agent.training.rewards import REWARDS
 from lad_agent.training.runs import Run
 from lad_agent.training.synloco import dataset
+from lad_agent.training.tower import read_once
 
 WARM = 3
 """Steps that are not counted."""
@@ -153,6 +154,8 @@ def _grpo(learned: Lessons, config: RunConfig, place: Path) -> tuple[float, floa
     prompts = grpo.about(learned, config, processor)
     feed = grpo.Feed(prompts, config.grpo, place / "bare")
     reference = copy.deepcopy(model).eval()
+    for net in (model, reference):
+        read_once(net)
     section = config.grpo
     model.train()
     for _ in _steps(model, section.steps, section.learning_rate, bare):

@@ -74,7 +74,7 @@ def test_raw_is_what_the_reasoner_makes_of_its_sources(loaded: Recipe) -> None:
     for n in (0, 3):
         greedy = Drawn("<think>a</think><answer>no</answer>", 0.7, -0.2, -0.6, 0.2, 3)
         made = judgement(question, greedy, draws[:n], model="m", elapsed_s=0)
-        assert confidence.raw(made) == pytest.approx(made.confidence)
+        assert made.confidence == pytest.approx({0: 0.7, 3: (0.7 + 2) / 4}[n])
         assert (made.mean_logprob, made.sum_logprob) == (-0.2, -0.6)
         assert made.image_quality == images.headroom(question.image)
     assert confidence.raw(_said(weakest_token=None)) is None

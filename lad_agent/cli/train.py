@@ -65,7 +65,7 @@ def pocket(
         int,
         typer.Option(
             min=1,
-            help="Later ones: the last stage, on new pictures. Ends in the last two's mean.",
+            help="After the first: the last stage again. The model is the mean of the last two.",
         ),
     ] = 1,
 ) -> None:

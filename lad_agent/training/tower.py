@@ -9,13 +9,14 @@ from torch import Tensor
 def read_once(model: Any) -> None:
     """Let the tower of a Qwen2.5-VL, with an adapter or without, read equal pictures once a batch.
 
-    In GRPO a prompt comes as often as it is answered, and all prompts of a product show the same
-    reference: of eight answers each to eight prompts, nine or so of 128 pictures are different.
-    Their tokens, and the gradients that reach the tower, are the same as without.
+    In GRPO a prompt comes as often as it is answered: of eight answers each to eight prompts with a
+    reference at most 16 of 128 pictures are different. Their tokens, and the gradients that reach
+    the tower, are the same as without.
     """
     inner = (model.get_base_model() if hasattr(model, "get_base_model") else model).model
     read = inner.get_image_features
 
+    # transformers' generate passes arguments by these very names.
     def features(pixel_values: Tensor, image_grid_thw: Tensor, **named: Any) -> Any:
         pictures = torch.split(pixel_values, image_grid_thw.prod(-1).tolist())
         places: dict[tuple[Any, ...], int] = {}

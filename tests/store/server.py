@@ -34,16 +34,7 @@ def running(programs: Path, *, durable: bool = False) -> Iterator[str]:
         if user is not None:
             shutil.chown(folder, user)
         data = f"{folder}/data"
-        initdb: list[str | Path] = [
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-N",
-        ]
+        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "postgres"]
         flags = ["-A", "trust", "-N", "--encoding=UTF8", "--locale=C"]
         subprocess.run([*initdb, *flags], user=user, cwd=folder, check=True, capture_output=True)
         settings = ["listen_addresses=", f"fsync={'on' if durable else 'off'}"]

@@ -207,9 +207,14 @@ def test_the_loss_is_computed_with_the_pictures(model: Any, processor: Any, tmp_
             seen.append(given)
 
     model.register_forward_pre_hook(note, with_kwargs=True)
+    read: list[int] = []
+    model.model.visual.register_forward_pre_hook(
+        lambda module, arguments, given: read.append(len(given["grid_thw"])), with_kwargs=True
+    )
     fit(model, processor, prompts, CONFIG.model_copy(update={"steps": 1}), tmp_path)
     (given,) = seen
     assert given["image_grid_thw"].tolist() == [[1, 14, 14]] * 8
+    assert set(read) == {3}  # the reference, black and white, once each
     reference, query = given["pixel_values"].unflatten(0, (4, 2, 196)).mean((2, 3)).T
     assert len(set(reference.tolist())) == 1
     # Two answers about a good part, black, and two about an anomalous one, white, in any order.

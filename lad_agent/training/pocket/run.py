@@ -38,6 +38,8 @@ from lad_agent.training.pocket import architecture, averaging, data, dense, join
 from lad_agent.training.pocket.dense import DenseConfig
 from lad_agent.training.pocket.sft import SftConfig
 
+APART = 10
+"""Seeds from a round to the next: its own and the two after it are those of a round's pictures."""
 LATER_STEPS = 5000
 """Of the last stage in every round after the first."""
 
@@ -106,7 +108,7 @@ def train_pocket(
         data.make(out / "pictures", _pictures(config), config.seed, workers, told)
         told = shown.shards("validation pictures", data.SHARD)
         data.make(out / "validation", config.validation_pictures, config.seed + 1, workers, told)
-    processes = max(n for n in (1, 2, 4, 8) if n <= workers)
+    processes = whole_share(workers)
     if base is None:
         _stages(out, config, clock, processes)
     with clock.stage("joint"):
@@ -141,12 +143,12 @@ def train_rounds(
     Raises:
         As `train_pocket` and `averaging.average`.
     """
-    bind(out, _Rounds(config, number, later_steps, fingerprint(base) if base else ""))
+    bind(out, _Rounds(config, number, later_steps, _checked(base, config) if base else ""))
     later = prolonged(later_steps)
     later = replace(config, joint=later.joint, sft_pictures=later.sft_pictures)
     models: list[Path] = []
     for n in range(number):
-        own = replace(later, seed=config.seed + n) if n else config
+        own = replace(later, seed=config.seed + APART * n) if n else config
         say(f"round {n + 1} of {number}")
         model = train_pocket(out / f"round-{n + 1}", own, base=base, threads=threads, say=say)
         models, base = [*models, model], model
@@ -188,6 +190,11 @@ def language(
             if stage.stage != "lookups":  # of no picture
                 samples.keep(out, stage.stage, partial(_language_answers, out, config, stage))
         before = stage
+
+
+def whole_share(workers: int) -> int:
+    """How many processes share a step's prompts evenly."""
+    return max(n for n in (1, 2, 4, 8) if n <= workers)
 
 
 def share(processes: int, work: Callable[..., None], out: Path, *arguments: object) -> None:

@@ -47,6 +47,7 @@ from lad_agent.training.pocket.run import (
     language_path,
     share,
     shares_read,
+    whole_share,
     write_tensors,
 )
 from lad_agent.training.pocket.sft import SftConfig
@@ -164,7 +165,7 @@ def train_product(
     say(f"{kit.product}: {_told(kit)}")
     clock = Clock(out, say)
     started = _Started(directory, base)
-    processes = max(n for n in (1, 2, 4, 8) if n <= threads)
+    processes = whole_share(threads)
     with clock.stage("pictures") as shown:
         draw = partial(scenes.picture, kit)
         told = shown.shards("pictures", data.SHARD)
