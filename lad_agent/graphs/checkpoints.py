@@ -80,7 +80,10 @@ async def pauses(path: Path) -> AsyncIterator[PauseSaver]:
             await saver.setup()
             yield saver
     except sqlite3.Error as error:
+        # A full disk can end in SQLite's "disk I/O error", which says less.
+        failed = getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
+        why = "the disk failed to read or write" if failed else error
         raise StoreError(
-            f"{path}: the pauses cannot be kept ({error}); free the disk, or move the file away: "
+            f"{path}: the pauses cannot be kept ({why}); free the disk, or move the file away: "
             "it only holds what can be rebuilt"
         ) from error
