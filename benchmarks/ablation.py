@@ -36,7 +36,6 @@ from lad_agent.reasoners.witness import load_witness
 from lad_agent.recipe import Recipe
 from lad_agent.training import ablation, synloco
 from lad_agent.training.config import RunConfig, changed, load
-from lad_agent.training.pocket import data
 from lad_agent.training.pocket import run as pocket
 from lad_agent.training.pocket.data import KINDS, SHARES
 from lad_agent.training.pocket.run import PocketConfig
@@ -119,10 +118,7 @@ def listing(model: Path, folder: Path, config: PocketConfig = LISTING) -> Path:
     if folder.exists():
         return folder
     clock = pocket.Clock(run)
-    with clock.stage("pictures") as shown:
-        told = shown.shards("pictures", data.SHARD)
-        data.make(run / "pictures", config.sft_pictures, config.seed, processes, told)
-        data.make(run / "validation", config.validation_pictures, config.seed + 1, processes)
+    pocket.make_pictures(run, config, clock, processes)
     net = Qwen2_5_VLForConditionalGeneration.from_pretrained(model)
     witness = load_witness(model)
     assert witness is not None  # every pocket model keeps one

@@ -443,10 +443,10 @@ def write(figures: Metrics, model: Path) -> None:
     figures = json.loads(json.dumps(figures), parse_float=lambda told: round(float(told), 6))
     if figures["model"] != fingerprint(model):
         sys.exit(f"measured of {figures['model']}, {model} is {fingerprint(model)}")
+    tables = markdown(figures)
     for name in DOCUMENTS:
         path = Path(__file__).parents[1] / name
-        text = path.read_text(encoding="utf-8")
-        atomic.write(path, retold(text, markdown(figures)))
+        atomic.write(path, retold(path.read_text(encoding="utf-8"), tables))
     path = model / "model_card.json"
     card = json.loads(path.read_bytes())
     atomic.write(path, json.dumps(card | {"figures": _in_card(figures)}, indent=1) + "\n")

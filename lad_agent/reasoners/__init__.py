@@ -64,8 +64,7 @@ def model_folder(spec: str | None) -> Path:
         return EMBEDDED
     path = Path(spec)
     if not (path / "run.json").is_file():
-        # A folder of rounds holds runs, and beside them their mean.
-        return path / "model" if (path / "model" / "config.json").is_file() else path
+        return path
     if (path / "adapter").is_dir():
         raise UsageError(
             f"{path}: a run that has made an adapter; give --reasoner BASE --adapter "

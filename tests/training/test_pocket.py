@@ -1067,6 +1067,7 @@ def test_rounds_go_on_from_each_other_and_end_in_a_mean(finished: Path, tmp_path
     )
     assert all(torch.allclose(mean[key], (one[key] + two[key]) / 2) for key in mean)
     assert bases.find(str(out)).folder == reasoners.model_folder(str(out)) == model
+    assert runs.find(out).settings["rounds"] == 2
     written = (model / "model.safetensors").stat().st_mtime_ns
     assert train(2) == model
     assert (model / "model.safetensors").stat().st_mtime_ns == written

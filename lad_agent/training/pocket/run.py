@@ -103,11 +103,7 @@ def train_pocket(
         data={"pictures": _pictures(config), "validation": config.validation_pictures},
     )
     clock = Clock(out, say)
-    with clock.stage("pictures") as shown:
-        told = shown.shards("pictures", data.SHARD)
-        data.make(out / "pictures", _pictures(config), config.seed, workers, told)
-        told = shown.shards("validation pictures", data.SHARD)
-        data.make(out / "validation", config.validation_pictures, config.seed + 1, workers, told)
+    make_pictures(out, config, clock, workers)
     processes = whole_share(workers)
     if base is None:
         _stages(out, config, clock, processes)
@@ -143,7 +139,16 @@ def train_rounds(
     Raises:
         As `train_pocket` and `averaging.average`.
     """
-    bind(out, _Rounds(config, number, later_steps, _checked(base, config) if base else ""))
+    began = _checked(base, config) if base else ""
+    bind(out, _Rounds(config, number, later_steps, began))
+    runs.begin_staged(
+        out,
+        "pocket",
+        config.seed,
+        base={"name": str(base), "fingerprint": began} if base else None,
+        data={"rounds": number},
+    )
+    Clock(out)  # what makes it a run's folder, though each round measures in its own
     later = prolonged(later_steps)
     later = replace(config, joint=later.joint, sft_pictures=later.sft_pictures)
     models: list[Path] = []
@@ -165,6 +170,15 @@ class _Rounds:
     rounds: int
     later_steps: int
     base: str
+
+
+def make_pictures(out: Path, config: PocketConfig, clock: "Clock", workers: int) -> None:
+    """Those to learn from and those of validation, by as many processes."""
+    with clock.stage("pictures") as shown:
+        told = shown.shards("pictures", data.SHARD)
+        data.make(out / "pictures", _pictures(config), config.seed, workers, told)
+        told = shown.shards("validation pictures", data.SHARD)
+        data.make(out / "validation", config.validation_pictures, config.seed + 1, workers, told)
 
 
 def _stages(out: Path, config: PocketConfig, clock: "Clock", processes: int) -> None:
