@@ -1,14 +1,16 @@
 """What each stage of training is worth on SynLOCO, over seeds.
 
     python -m benchmarks.ablation OUT [--model FOLDER] [--minutes 15] [--seeds 5] [--jobs N]
-    python -m benchmarks.ablation OUT --before-rules [--warm-up 100] ...
+    python -m benchmarks.ablation OUT --before-rules [--warm-up 300] ...
 
 The first takes a model that SFT has made, and lets it go on for the same time by GRPO, by SFT, and
 by SFT on captions alone: is GRPO worth its time? The second is the table of LAD-Reasoner's paper:
 it keeps the model's tower and teaches a language model anew, as `lad-agent train pocket` does, to
-where it can list what it sees and has never met a rule. Both are `lad-agent evaluate --ablation`
-with pictures and settings of their own; stopped at any moment, the same call goes on. Writes
-OUT/ablation.md and OUT/ablation.json.
+where it can list what it sees and has never met a rule; `--warm-up` steps of inspections then make
+the base of all seeds, which is to judge a little better than chance: earlier it says yes to
+everything, and no verdict within a group of answers differs from another. Both are
+`lad-agent evaluate --ablation` with pictures and settings of their own; stopped at any moment, the
+same call goes on. Writes OUT/ablation.md and OUT/ablation.json.
 """
 
 import argparse
@@ -29,12 +31,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.figures import SEED, picture
 from lad_agent import atomic, images, recipe
+from lad_agent.errors import UsageError
 from lad_agent.rationale import Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.witness import load_witness
 from lad_agent.recipe import Recipe
-from lad_agent.training import ablation, synloco
+from lad_agent.training import ablation, runs, sft, stage, synloco
 from lad_agent.training.config import RunConfig, changed, load
 from lad_agent.training.pocket import run as pocket
 from lad_agent.training.pocket.data import KINDS, SHARES
@@ -58,7 +61,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", type=Path, default=EMBEDDED)
     parser.add_argument("--before-rules", action="store_true")
-    parser.add_argument("--warm-up", type=int, default=100)
+    parser.add_argument("--warm-up", type=int, default=300)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -76,12 +79,18 @@ def main() -> None:
                 out / "held-out", product, options.held_out, HELD_SEED,
                 size=196, workers=options.jobs, train=0, validation=0,
             )  # fmt: skip
+    config = settings(start, out / "lessons", out / "held-out", **(EARLY if before_rules else LATE))
+    if before_rules:
+        base = warmed_up(config, out / "warm-up", options.warm_up)
+        if base is None:
+            return
+        config = changed(config, base=str(base))
     found = ablation.run(
-        settings(start, out / "lessons", out / "held-out", **(EARLY if before_rules else LATE)),
+        config,
         out,
         arms=ablation.NAMES if before_rules else AFTER_SFT,
         seeds=options.seeds,
-        warm_up=options.warm_up if before_rules else 0,
+        warm_up=0,
         minutes=options.minutes,
         jobs=options.jobs,
     )
@@ -98,6 +107,21 @@ def settings(model: Path, lessons: Path, held_out: Path, **grpo: float) -> RunCo
         data={"paths": [lessons], "held_out": held_out},
         grpo=grpo,
     )
+
+
+def warmed_up(config: RunConfig, folder: Path, steps: int) -> Path | None:
+    """What the model of `config` becomes by `steps` steps of inspections alone; None if stopped."""
+    texts = {"caption": 0.0, "question": 0.0, "inspection": 1.0}
+    config = changed(
+        config,
+        data={"held_out": None},
+        sft={"steps": steps, "texts": config.sft.texts.model_dump() | texts},
+    )
+    begun = (folder / "run.json").exists()
+    if begun and runs.find_run(folder).config != config:
+        raise UsageError(f"{folder}: holds a run with other settings; name a new folder")
+    model = folder / stage.result(config)
+    return model if model.is_dir() else sft.train(config, folder, resume=begun)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -444,22 +444,39 @@ def write(figures: Metrics, model: Path) -> None:
     if figures["model"] != fingerprint(model):
         sys.exit(f"measured of {figures['model']}, {model} is {fingerprint(model)}")
     tables = markdown(figures)
-    for name in DOCUMENTS:
-        path = Path(__file__).parents[1] / name
-        atomic.write(path, retold(path.read_text(encoding="utf-8"), tables))
+    paths = [Path(__file__).parents[1] / name for name in DOCUMENTS]
+    texts = {path: path.read_text(encoding="utf-8") for path in paths}
+    if lost := homeless(texts.values(), tables):
+        sys.exit(f"no document has a table headed {lost[0]}")
+    for path, text in texts.items():
+        atomic.write(path, retold(text, tables))
     path = model / "model_card.json"
     card = json.loads(path.read_bytes())
     atomic.write(path, json.dumps(card | {"figures": _in_card(figures)}, indent=1) + "\n")
 
 
+def homeless(texts: Iterable[str], tables: str) -> list[str]:
+    """The headings of those of `tables` that none of `texts` has."""
+    told = list(texts)
+    return [
+        table.splitlines()[0]
+        for table in tables.split("\n\n")
+        if not any(_place(table, text) for text in told)
+    ]
+
+
 def retold(text: str, tables: str) -> str:
     """`text` with its tables, and its line on evidence, as `tables` has those of that heading."""
     for table in tables.split("\n\n"):
-        head = re.escape(table.splitlines()[0]) if table.startswith("|") else r"Evidence check: .*"
-        found = re.search(rf"^{head}$(\n\|.*)*", text, re.MULTILINE)  # README has the first two
+        found = _place(table, text)  # README has the first two
         if found:
             text = text[: found.start()] + table + text[found.end() :]
     return text
+
+
+def _place(table: str, text: str) -> re.Match[str] | None:
+    head = re.escape(table.splitlines()[0]) if table.startswith("|") else r"Evidence check: .*"
+    return re.search(rf"^{head}$(\n\|.*)*", text, re.MULTILINE)
 
 
 def _in_card(figures: Metrics) -> Metrics:

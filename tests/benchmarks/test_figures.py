@@ -43,6 +43,15 @@ def test_documents_get_the_tables_of_the_same_heading() -> None:
     assert figures.retold(text, told) == (
         "a | b\n\n| x | y |\n|---|---|\n| new | 3 |\nEvidence check: 2.\n\n| z |\n|--|\n"
     )
+    assert figures.homeless([text], told) == ["| elsewhere |"]
+    assert figures.homeless([text, "| elsewhere |\n|---|\n| o |\n"], told) == []
+
+
+def test_every_table_of_the_figures_stands_in_a_document() -> None:
+    judged = [_judged(product, kind, None) for product in synloco.PRODUCTS for kind in _KINDS]
+    root = Path(figures.__file__).parents[1]
+    texts = [(root / name).read_text(encoding="utf-8") for name in figures.DOCUMENTS]
+    assert figures.homeless(texts, "\n".join(_table(judged))) == []
 
 
 _KINDS: tuple[Literal["good", "logical", "structural"], ...] = ("good", "logical", "structural")
