@@ -117,8 +117,7 @@ def warmed_up(config: RunConfig, folder: Path, steps: int) -> Path | None:
     """What the model of `config` becomes by `steps` steps of inspections alone; None if stopped."""
     texts = {"caption": 0.0, "question": 0.0, "inspection": 1.0}
     config = changed(
-        config,
-        data={"held_out": None},
+        config.model_copy(update={"data": config.data.model_copy(update={"held_out": None})}),
         sft={"steps": steps, "texts": config.sft.texts.model_dump() | texts},
     )
     begun = (folder / "run.json").exists()

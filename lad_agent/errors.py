@@ -117,6 +117,10 @@ class CheckFailed(LadAgentError):
     exit_code = 5
 
 
+class TrainingEnded(CheckFailed):
+    """A run of training ended itself: it taught nothing, or the wrong thing."""
+
+
 class TooManyFailures(LadAgentError):
     """Stopped early by `--max-failures`."""
 

@@ -168,6 +168,13 @@ class Recipe:
         """Which references a prompt shows: of turn 0 the first, of each further one the next."""
         return slice(turn * self.references_shown, (turn + 1) * self.references_shown)
 
+    @property
+    def uncalibrated(self) -> Policy:
+        """The policy without a calibration's thresholds, which are on its own scale."""
+        if self.calibration is None:
+            return self.policy
+        return self.policy.model_copy(update={"pass_confidence": None, "reject_confidence": None})
+
 
 @dataclass(frozen=True)
 class Fault:

@@ -83,7 +83,7 @@ def pocket(
         config = run.prolonged(steps) if base else run.shortened(steps)
     if seed is not None:
         config = replace(config, seed=seed)
-    start = bases.find(base).folder if base else None
+    start = bases.find_pocket(base) if base else None
     if rounds == 1:
         model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
     else:

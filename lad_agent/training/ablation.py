@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from lad_agent import atomic
-from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.training import bases, grpo, held_out, runs, sft
+from lad_agent.errors import TrainingEnded, UsageError
+from lad_agent.training import bases, grpo, held_out, runs, sft, workers
 from lad_agent.training.config import RunConfig, Stage, changed
 from lad_agent.training.evaluation import Judged, Resampling, over_runs, paired
 from lad_agent.training.sources import Example, open_source
@@ -130,6 +130,8 @@ def run(
     data = config.data
     if not data.paths or data.held_out is None:
         raise UsageError("an ablation learns and judges: --data PATH and --held-out PATH")
+    if data.reviews:
+        raise UsageError("an ablation learns from labelled pictures alone: set data.reviews to no")
     examples = held_out.pictures(data.held_out)
     held_out.refuse_taught(
         examples, {e.sha256 for p in data.paths for e in open_source(p) if e.split == "train"}
@@ -138,6 +140,8 @@ def run(
     plain = config.model_copy(update={"data": data.model_copy(update={"held_out": None})})
     numbers = tuple(range(config.seed, config.seed + seeds))
     trial = Trial(plain, out, chosen(arms), numbers, warm_up, minutes)
+    if jobs > 1:
+        _take_share(jobs)  # what is timed here is planned for processes that have no more
     if minutes is not None and not _timed(trial, say):
         return None
     if not warm_up:
@@ -209,7 +213,7 @@ def _one_seed(
         if trained and not _ended(trial.out, seed, arm.start):
             say(f"seed {seed}: {arm.words}")
             folder = place / arm.name
-            own = _settings(arm, changed(trial.config, base=start, seed=seed), trial, place)
+            own = settings(arm, changed(trial.config, base=start, seed=seed), trial, place)
             if not _carried_out(arm.stage, own, folder, say):
                 return None
             if not _ended(trial.out, seed, arm.name):
@@ -234,20 +238,20 @@ def _shared(trial: Trial, held: Path, jobs: int) -> bool:
     What one of them fails at is told by whoever goes through the folder afterwards.
     """
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_worker, args=(trial, held, n, jobs)) for n in range(jobs)]
+    started = [context.Process(target=_worker, args=(trial, held, n, jobs)) for n in range(jobs)]
     stopped = False
 
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
-        for worker in workers:
+        for worker in started:
             worker.terminate()
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        for worker in workers:
+        for worker in started:
             worker.start()
-        for worker in workers:
+        for worker in started:
             worker.join()
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -255,12 +259,18 @@ def _shared(trial: Trial, held: Path, jobs: int) -> bool:
 
 
 def _worker(trial: Trial, held: Path, number: int, jobs: int) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
-    torch.set_flush_denormal(True)
+    workers.end_with_parent()
+    _take_share(jobs)
     examples = held_out.pictures(held)
     for seed in trial.seeds[number::jobs]:
         if _one_seed(trial, seed, examples, _say_to_stderr) is None:
             return
+
+
+def _take_share(jobs: int) -> None:
+    """Of the processor's cores, and the arithmetic that all of them do alike."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+    torch.set_flush_denormal(True)
 
 
 def _say_to_stderr(text: str) -> None:
@@ -276,7 +286,7 @@ def _timed(trial: Trial, say: Say) -> bool:
     config, section = trial.config, trial.config.grpo
     if trial.warm_up:
         warmed = trial.out / "pace" / "base"
-        first = _settings(ARMS[0], config, trial, warmed)
+        first = settings(ARMS[0], config, trial, warmed)
         if not _carried_out("sft", first, warmed, say):
             return False
         config = changed(config, base=str(warmed))
@@ -294,17 +304,17 @@ def _paced_by(arm: Arm) -> str:
     return arm.name if arm.name == "captions" else arm.stage
 
 
-def _settings(arm: Arm, config: RunConfig, trial: Trial, place: Path) -> RunConfig:
+def settings(arm: Arm, config: RunConfig, trial: Trial, place: Path) -> RunConfig:
     """The configuration of an arm, from that of the trial with the arm's base and seed."""
     config = _taught_by(arm, config)
     if arm.start is None:
         return changed(config, sft={"steps": trial.warm_up})
-    if trial.minutes is not None:
+    if arm.as_long_as is not None:
+        before = place / arm.start
+        steps = _seconds(place / arm.as_long_as) / _seconds(before) * _steps(before)
+    elif trial.minutes is not None:
         pace = trial.out / "pace" / _paced_by(arm)
         steps = 60 * trial.minutes / _seconds(pace) * _steps(pace)
-    elif arm.as_long_as is not None:
-        assert arm.start is not None
-        steps = _seconds(place / arm.as_long_as) / _seconds(place / arm.start) * config.sft.steps
     else:
         return config
     return changed(config, **{arm.stage: {"steps": max(1, round(steps))}})
@@ -333,9 +343,7 @@ def _carried_out(stage: Stage, config: RunConfig, folder: Path, say: Say) -> boo
     try:
         if train(config, folder, resume=begun, say=say) is None:
             return False
-    except CheckFailed as error:
-        if not (folder / "run.json").exists():
-            raise
+    except TrainingEnded as error:
         atomic.write(folder / ENDED, f"{error}\n")
         say(str(error))
     shutil.rmtree(folder / "checkpoints")

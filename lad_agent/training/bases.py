@@ -96,6 +96,22 @@ def find(name: str) -> Base:
     return Base(folder, None)
 
 
+def find_pocket(name: str) -> Path:
+    """The folder of the pocket model of that name, which `find` knows.
+
+    Raises:
+        ModelError: it is none: an adapter, or a model without an object head.
+        As `find`.
+    """
+    base = find(name)
+    if base.adapter is not None:
+        raise ModelError(f"{name}: a LoRA adapter; give a pocket model, or train it by train sft")
+    for part in ("witness.json", "witness.safetensors"):
+        if not (base.folder / part).is_file():
+            raise ModelError(f"{base.folder}: no {part}; give a pocket model, which has one")
+    return base.folder
+
+
 def licence(base: Base) -> str:
     """Under which licence the base stands, as far as its shape or its card tells: to be shown
     before training.

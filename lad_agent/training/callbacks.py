@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.utils import logging
 
-from lad_agent.errors import CheckFailed, PrerequisiteError
+from lad_agent.errors import PrerequisiteError, TrainingEnded
 from lad_agent.training import runs
 from lad_agent.training.runs import Run
 
@@ -177,7 +177,7 @@ class Metrics(TrainerCallback):  # type: ignore[misc]
         values = {name: float(v) for name, v in logs.items() if isinstance(v, int | float)}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if "loss" in broken or "grad_norm" in broken:
-            raise CheckFailed(
+            raise TrainingEnded(
                 f"{self.run.folder}: {broken[0]} is no number at step {state.global_step}; "
                 f"lower {self.run.stage}.learning_rate"
             )

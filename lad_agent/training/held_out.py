@@ -223,7 +223,7 @@ def _recipe(product: str, group: Sequence[Example]) -> Recipe:
             f"{group[0].image.parent}: no recipe.yaml for {product} there or above; a model is "
             "judged by it, as lad-agent inspect does"
         )
-    once = found.policy.model_copy(update={"samples": 0})
+    once = found.uncalibrated.model_copy(update={"samples": 0, "other_references": None})
     return dataclasses.replace(found, policy=once)
 
 

@@ -197,9 +197,10 @@ def _line(example: Example) -> dict[str, Any]:
 
 
 def _asked(examples: Sequence[Example], config: RunConfig) -> tuple[Example, ...]:
-    """Pictures for validation if there are any, good and anomalous ones by turns."""
+    """Pictures for validation if there are any, else for training; good and anomalous by turns."""
     mixed = sorted(examples, key=lambda e: e.sha256)
-    others = [e for e in mixed if e.split == "validation"] or mixed
+    others = [e for e in mixed if e.split == "validation"]
+    others = others or [e for e in mixed if e.split == "train"]
     pools = [[e for e in others if e.anomalous is side] for side in (False, True)]
     longest = max(map(len, pools))
     turns = [pool[n] for n in range(longest) for pool in pools if n < len(pool)]

@@ -63,7 +63,7 @@ def promote(
     if (why := held_out.worse(compared, tolerance)) is not None:
         raise CheckFailed(f"{folder}: not promoted: {why}")
     found = bases.find(str(folder))
-    before = to.with_name(f"{to.name}.previous")
+    before = _previous(to)
     try:
         with atomic.new_folder(to) as part:
             shutil.copytree(found.adapter or found.folder, part)
@@ -104,9 +104,17 @@ def _learned(folder: Path) -> frozenset[str]:
     return learned(known)
 
 
+def _previous(to: Path) -> Path:
+    return to.with_name(f"{to.name}.previous")
+
+
 def _in_use(to: Path, after: Base) -> Base | None:
     """What lies in `to`, of the same kind as the run's result; None where nothing does."""
     if not to.exists():
+        if (before := _previous(to)).exists():
+            raise UsageError(
+                f"{to}: gone, its place was being taken; move {before} back there, or away"
+            )
         return None
     adapter = (to / "adapter_config.json").is_file()
     if not adapter and not (to / "config.json").is_file():

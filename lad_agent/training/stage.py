@@ -15,7 +15,7 @@ import torch
 from torch import distributed
 
 from lad_agent import atomic
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import TrainingEnded, UsageError
 from lad_agent.training import bases, callbacks, curves, held_out, lessons, runs
 from lad_agent.training.bases import Base, Memory
 from lad_agent.training.config import RunConfig, Stage, changed
@@ -77,7 +77,8 @@ def train(
     Raises:
         UsageError: `out` holds another run, or findings are learned from and nothing shows whether
             that helped.
-        CheckFailed: the loss is no number, or the run ended itself because it taught nothing.
+        CheckFailed: the pictures cannot be trained on.
+        TrainingEnded: the loss is no number, or the run taught nothing.
         ModelError, NotFound: the base cannot be used.
         PrerequisiteError: it does not fit into memory, or a checkpoint could not be written.
     """
@@ -219,7 +220,7 @@ def _fit(
     if runs.first_process():
         curves.write(run)
     if reason is not None:
-        raise CheckFailed(f"{out}: stopped at step {step}: {reason}")
+        raise TrainingEnded(f"{out}: stopped at step {step}: {reason}")
     if folder is None:
         say(f"stopped at step {step} of {steps}; --resume goes on")
     elif step < steps:

@@ -15,13 +15,18 @@ def pool(
     return ProcessPoolExecutor(workers, context, _begin, (prepare, arguments))
 
 
+def end_with_parent() -> None:
+    """End this process, from now on, when the one that started it ends, killed or not."""
+    threading.Thread(target=_end_after_parent, daemon=True).start()
+
+
 def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if prepare is not None:
         prepare(*arguments)
 
 
-def _end_with_parent() -> None:
+def _end_after_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lad_agent.errors import UsageError
+from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.training import ablation, runs
 from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.evaluation import Resampling
@@ -178,6 +178,49 @@ def test_some_arms_by_time_with_the_seeds_shared(config: RunConfig, tmp_path: Pa
     assert runs.find_run(tmp_path / "seed-0" / "base").config.sft.steps == 1
     assert "| base | 2 | " in ablation.table(found)
     assert "SFT only" not in ablation.table(found)
+
+
+def test_pictures_that_cannot_be_read_any_more_end_no_arm(
+    config: RunConfig, tmp_path: Path
+) -> None:
+    """An arm that ended itself is not tried again: what can be mended must not count as that."""
+    data = own_pictures(tmp_path / "taught" / "toy", 5, toy.GREEN)
+    config = changed(config, data={"paths": [data]})
+    out = tmp_path / "out"
+    assert ablation.run(config, out, arms=["sft"], seeds=1, warm_up=0, resampling=DRAWS, say=_quiet)
+    begun = out / "seed-0" / "sft"
+    shutil.rmtree(begun / "model")
+    (begun / "checkpoints").mkdir()
+    broken = next((data / "good").iterdir())
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckFailed, match="cannot be trained on"):
+        ablation.run(config, out, arms=["sft"], seeds=1, warm_up=0, resampling=DRAWS, say=_quiet)
+    assert not (begun / ablation.ENDED).exists()
+    assert (begun / "checkpoints").exists()
+
+
+def test_an_ablation_takes_no_reviews(config: RunConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="an ablation learns from labelled pictures alone"):
+        ablation.run(changed(config, data={"reviews": True}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_control_takes_as_long_as_grpo_did_whatever_time_was_planned(
+    config: RunConfig, done: tuple[Path, dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    """GRPO may end early, with nothing left to learn."""
+    out = shutil.copytree(done[0], tmp_path / "out")
+    for name, steps, seconds in (("sft", 10, 20.0), ("sft-grpo", 3, 8.0)):
+        last = {"step": steps, "seconds": seconds}
+        (out / "seed-0" / name / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+    for name in ("sft", "grpo"):
+        (out / "pace" / name).mkdir(parents=True)
+        (out / "pace" / name / "metrics.jsonl").write_text('{"step": 20, "seconds": 10.0}\n')
+    control = ablation.chosen(["sft-sft"])[-1]
+    trial = ablation.Trial(config, out, (control,), (0,), 1, 60.0)
+    own = ablation.settings(control, config, trial, out / "seed-0")
+    assert own.sft.steps == 4
 
 
 def test_arms_bring_what_they_are_measured_by() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -10,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from lad_agent import recipe
 from lad_agent.errors import CheckFailed, UsageError
-from lad_agent.training import bases, grpo, held_out, promotion, runs, sft
+from lad_agent.training import bases, grpo, held_out, promotion, runs, sft, synloco
 from lad_agent.training.config import RunConfig, changed
 from lad_agent.training.evaluation import Judged, Truth, paired
 from lad_agent.training.sources import open_source
+from tests.calibrated import write_calibrated
 from tests.cli.conftest import cli  # noqa: F401 - a fixture
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
@@ -260,6 +264,33 @@ def test_a_better_model_takes_the_others_place(
     record = json.loads((run / promotion.RECORD).read_text())
     assert record["to"] == str(to)
     assert record["groups"] == compared["groups"]
+
+
+def test_a_broken_off_promotion_is_told(
+    small: Path, taught: Path, held: Path, tmp_path: Path
+) -> None:
+    """Killed between two renames: what was in use is not to be passed over for the run's base."""
+    run, to = _run(tmp_path / "run", small, taught, held), tmp_path / "live"
+    shutil.copytree(small, to.with_name("live.previous"))
+    with pytest.raises(UsageError, match=r"live: gone.*move .*live\.previous back there"):
+        promotion.compare(run, to)
+
+
+def test_thresholds_of_a_calibration_judge_no_other_confidence(tmp_path: Path) -> None:
+    line = shutil.copytree(recipe.shipped("screw_bag").parent, tmp_path / "line")
+    made = write_calibrated(tmp_path / "made").calibration
+    assert made is not None
+    data = made.model_dump_json().encode()
+    (line / "made.json").write_bytes(data)
+    named = {"file": "made.json", "sha256": hashlib.sha256(data).hexdigest(), "promise": "kept"}
+    text = (line / "recipe.yaml").read_text().replace("policy:", "policy:\n  pass_confidence: 1.0")
+    (line / "recipe.yaml").write_text(f"{text}\ncalibration: {json.dumps(named)}\n")
+    assert recipe.load(line / "recipe.yaml").policy.pass_confidence == 1.0
+    (line / "good").mkdir()
+    shown = synloco.sample("screw_bag", 7, 0, "held-out", 196, "normal").photo.image
+    Image.fromarray(shown).save(line / "good/1.png")
+    (judged,) = held_out.judge(bases.find("pocket"), list(open_source(line)))
+    assert judged.result == "OK"
 
 
 def test_a_worse_model_is_refused(

@@ -250,6 +250,23 @@ def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_pat
         lessons.learn_from(_config(reviews=True, held_out=held), findings, _quiet)
 
 
+def test_samples_are_of_pictures_for_validation_or_else_for_training(tmp_path: Path) -> None:
+    """What a model says about pictures for the test is not looked at while it learns."""
+    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
+
+    def asked(*splits: str) -> set[str | None]:
+        rows = ["image,label,split"]
+        for folder, label in (("good", "good"), ("bad/no_lamp", "bad")):
+            for number in range(4):
+                rows.append(f"{folder}/{number:03d}.png,{label},{splits[number]}")
+        (data / "labels.csv").write_text("\n".join(rows))
+        found = lessons.learn_from(_config(paths=[data]), say=_quiet)
+        return {example.split for example in found.asked}
+
+    assert asked("train", "test", "test", "test") == {"train"}
+    assert asked("train", "test", "validation", "test") == {"validation"}
+
+
 def test_a_recipe_that_is_gone_gives_way_to_the_one_above_the_pictures(
     findings: list[Finding], recipe: Path, tmp_path: Path
 ) -> None:

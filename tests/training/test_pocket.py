@@ -30,7 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from lad_agent import images, protocol, rationale, reasoners, recipe
 from lad_agent.cells import CELLS
-from lad_agent.errors import NotFound, PrerequisiteError, UsageError
+from lad_agent.errors import ModelError, PrerequisiteError, UsageError
 from lad_agent.rationale import Count, Facts, Fit
 from lad_agent.reasoners import decoding, processing
 from lad_agent.reasoners.base import Question
@@ -1099,7 +1099,7 @@ def test_models_of_one_base_are_averaged(finished: Path, tmp_path: Path) -> None
     with pytest.raises(UsageError, match="takes two models or more"):
         averaging.average([str(one)], tmp_path / "other")
     (two / "witness.safetensors").unlink()
-    with pytest.raises(NotFound, match=r"no witness\.safetensors; only pocket models"):
+    with pytest.raises(ModelError, match=r"no witness\.safetensors; give a pocket model"):
         averaging.average([str(two), str(one)], tmp_path / "other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mean", "two"]
 
@@ -1112,8 +1112,9 @@ def test_a_base_that_cannot_be_gone_on_from_is_refused(finished: Path, tmp_path:
     ):
         with pytest.raises(UsageError, match=words):
             run.train_pocket(tmp_path, config, base=base, threads=1)
-    with pytest.raises(UsageError, match="no pocket model"):
-        run.train_pocket(tmp_path, _shortened(), base=tmp_path, threads=1)
+    bare = shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("witness*"))
+    with pytest.raises(ModelError, match=r"no witness\.json; give a pocket model"):
+        run.train_pocket(tmp_path, _shortened(), base=bare, threads=1)
     other = tmp_path / "other"
     shutil.copytree(base, other)
     words = json.loads((other / "witness.json").read_text(encoding="utf-8"))

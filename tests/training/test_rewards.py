@@ -44,10 +44,13 @@ def test_no_reward_looks_at_length_or_words(words: str, said: bool, truth: bool)
     assert accuracy(longer, case(truth)) == accuracy(text, case(truth))
 
 
-@given(st.text(), st.booleans())
-def test_rewards_lie_between_nothing_and_one(text: str, anomalous: bool) -> None:
+@given(st.text(), st.booleans(), st.booleans(), st.booleans())
+def test_rewards_lie_between_nothing_and_one(
+    text: str, formed: bool, said: bool, anomalous: bool
+) -> None:
+    answer = protocol.answer_text(text, said) if formed else text
     for reward in REWARDS.values():
-        assert 0.0 <= reward(text, case(anomalous, "R1")) <= 1.0
+        assert 0.0 <= reward(answer, case(anomalous, "R1")) <= 1.0
 
 
 def test_the_form_alone_pays_less_than_the_verdict() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lad_agent.training import workers
+
 ROOT = Path(__file__).parents[2]
 START = """
 import signal, sys
@@ -30,6 +32,15 @@ if __name__ == "__main__":
     with pool(2) as processes:
         list(processes.map(work, [Path(sys.argv[1])] * 2))
 """
+SINGLE = """
+import multiprocessing, sys
+from pathlib import Path
+from tests.training.test_workers import work_alone
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    for _ in range(2):
+        context.Process(target=work_alone, args=(Path(sys.argv[1]),)).start()
+"""
 
 
 def work(out: Path) -> None:
@@ -38,8 +49,14 @@ def work(out: Path) -> None:
     time.sleep(60)
 
 
+def work_alone(out: Path) -> None:
+    """The same in a process of no pool."""
+    workers.end_with_parent()
+    work(out)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel for a signal")
-@pytest.mark.parametrize("start", [pytest.param(START, marks=pytest.mark.slow), DRAW])
+@pytest.mark.parametrize("start", [pytest.param(START, marks=pytest.mark.slow), DRAW, SINGLE])
 def test_none_works_on_when_the_first_is_killed(start: str, tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", start, str(tmp_path)], cwd=ROOT)
     try:

@@ -183,9 +183,7 @@ def choose(
         fitted = []
     before = tuple(decide_by_recipe(part.judgement, recipe)[1].result for part in others)
     judged = fitting.calibrated(others, model)
-    # Thresholds of a calibration are on its own scale of confidence.
-    plain = {"pass_confidence": None, "reject_confidence": None} if recipe.calibration else {}
-    changes, kept = _thresholds(judged, recipe.policy.model_copy(update=plain), asked)
+    changes, kept = _thresholds(judged, recipe.uncalibrated, asked)
     policy = recipe.policy.model_copy(update=changes)
     told += _notes(judged, asked) + _ended(recipe, parts[0].judgement.model, kept)
     made = Calibration(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lad_agent import atomic
-from lad_agent.errors import NotFound, UsageError
+from lad_agent.errors import UsageError
 from lad_agent.training import bases, runs
 
 WEIGHTS = ("model.safetensors", "witness.safetensors")
@@ -36,12 +36,12 @@ def average(models: Sequence[str], out: Path) -> Path:
     the weights is that of the last one, and must be the same in all.
 
     Raises:
-        NotFound, UsageError: a model is not there or no pocket model, there is one alone, they are
-            of different shape or vocabulary, or `out` is there already.
-        ModelError: a model cannot be read.
+        NotFound, UsageError: a model is not there, there is one alone, they are of different shape
+            or vocabulary, or `out` is there already.
+        ModelError: one is no pocket model, or cannot be read.
         PrerequisiteError: the disk is full.
     """
-    folders = [bases.find(name).folder for name in models]
+    folders = [bases.find_pocket(name) for name in models]
     if len(folders) < 2:
         raise UsageError("a mean takes two models or more; name another")
     if out.exists():
@@ -60,9 +60,6 @@ def average(models: Sequence[str], out: Path) -> Path:
 
 def _refuse_other(folder: Path, last: Path) -> None:
     """Refuse a model that is not one with `last` but for its weights."""
-    for name in WEIGHTS:
-        if not (folder / name).is_file():
-            raise NotFound(f"{folder}: no {name}; only pocket models are averaged")
     kept = {p.name for p in (*folder.iterdir(), *last.iterdir()) if p.suffix != ".safetensors"}
     for name in sorted(kept - {_CARD}):
         one, two = folder / name, last / name

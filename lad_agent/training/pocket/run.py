@@ -84,7 +84,8 @@ def train_pocket(
 
     Raises:
         UsageError: `out` holds a run of another configuration, or cannot be written; `base` is of
-            another size or for other products, has no heads, or was made with the same seed.
+            another size or for other products, or was made with the same seed.
+        ModelError: `base` is no pocket model.
         PrerequisiteError: the disk is full; what is whole stays, and is gone on from.
     """
     config = config or PocketConfig()
@@ -257,9 +258,8 @@ def _pictures(config: PocketConfig) -> int:
 
 def _checked(base: Path, config: PocketConfig) -> str:
     """The fingerprint of a base that can be gone on from."""
-    witness = load_witness(base)
-    if witness is None:
-        raise UsageError(f"{base}: no pocket model (witness.json is missing)")
+    witness = load_witness(bases.find_pocket(str(base)))
+    assert witness is not None  # every pocket model keeps one
     if witness.head.words != dense.WORDS:
         raise UsageError(f"{base}: made for other products; give a pocket model")
     made = bases.card(Base(base, None)).get("configuration")

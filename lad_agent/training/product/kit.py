@@ -130,7 +130,8 @@ def read(directory: Path) -> Kit:
         except UsageError as error:
             faults.append(str(error))
             continue
-        hashes.append(hashlib.sha256(np.ascontiguousarray(rgba).tobytes()).hexdigest())
+        pixels = hashlib.sha256(np.ascontiguousarray(rgba).tobytes()).hexdigest()
+        hashes.append(f"{name} {pixels}")
     if faults:
         raise UsageError(" | ".join(faults))
     parts, things = _sorted(directory, cuts)

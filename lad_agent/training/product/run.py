@@ -25,7 +25,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, T
 from transformers.utils import logging
 
 from lad_agent import atomic, images, rationale
-from lad_agent.errors import ModelError, UsageError
+from lad_agent.errors import UsageError
 from lad_agent.rationale import NOTHING, Count
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
@@ -147,6 +147,7 @@ def train_product(
         PrerequisiteError: the disk is full; what is whole stays, and is gone on from.
     """
     config = config or ProductConfig()
+    base = bases.find_pocket(str(base))
     kit = kits.read(directory)
     scenes.refuse_unfit(kit)
     examples = _examples(directory)
@@ -204,13 +205,9 @@ def open_base(base: Path, kit: Kit) -> tuple[Qwen2_5_VLForConditionalGeneration,
     """The base with the kit's words added, its processor, and a new object head for the kit.
 
     What the base's own head knows of places, and of nouns that both have, the new one starts from.
-
-    Raises:
-        ModelError: `base` has no object head: it is no pocket model.
     """
     witness = load_witness(base)
-    if witness is None:
-        raise ModelError(f"{base}: no object head beside it; only a pocket model can be a base")
+    assert witness is not None  # every pocket model keeps one
     known = load_checkpoint(base, device="cpu")
     processor = widened(base, texts.words(kit))
     shape = known.model.config.to_dict()

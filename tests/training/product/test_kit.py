@@ -18,6 +18,7 @@ from tests.training.product.drawn import (
     SIZE,
     fixture,
     plate,
+    ring,
     save,
     write_boxes,
     write_kit,
@@ -64,6 +65,16 @@ def test_every_byte_counts(folder: Path) -> None:
     assert kits.read(folder).digest == before
     save(plate(1, (70, 90, 61)), folder / "parts/plates/0.png")
     assert kits.read(folder).digest != before
+
+
+def test_what_a_cut_out_shows_counts(folder: Path) -> None:
+    """The same pictures, the last one under another name."""
+    before = kits.read(folder).digest
+    rings = sorted((folder / "parts/rings").iterdir())
+    save(ring(9), folder / "parts/plates/5.png")
+    with_it = kits.read(folder).digest
+    (folder / "parts/plates/5.png").rename(rings[0].with_name("!.png"))
+    assert len({before, with_it, kits.read(folder).digest}) == 3
 
 
 def test_boxes_are_cut_out(folder: Path) -> None:

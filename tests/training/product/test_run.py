@@ -167,9 +167,10 @@ def test_a_run_of_another_kit_is_refused(finished: Path, tmp_path: Path) -> None
 def test_a_base_without_object_head_is_refused(folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(EMBEDDED, base, ignore=shutil.ignore_patterns("witness*"))
-    with pytest.raises(ModelError, match="only a pocket model can be a base") as caught:
-        run.train_product(folder, tmp_path / "run", _config(), base=base, threads=1)
+    with pytest.raises(ModelError, match="give a pocket model") as caught:
+        run.train_product(folder, tmp_path / "run", _config(), base=base, threads=2)
     assert str(base) in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_takes_its_share_of_the_time_left_and_keeps_it(tmp_path: Path) -> None:
