@@ -145,10 +145,10 @@ class _Search:
         if self.recipe_name is not None:
             return self._named(self.recipe_name, Path.cwd())
         if image.parent not in self.found:
-            nearest = _nearest(image.parent)
+            path = nearest(image.parent)
             self.found[image.parent] = (
-                self._loaded(nearest)
-                if nearest is not None
+                self._loaded(path)
+                if path is not None
                 else f"{image.parent}: no {RECIPE_FILE} in it or above it; "
                 "give --recipe, or lad-agent recipe new"
             )
@@ -187,7 +187,7 @@ def _line_of(path: Path, key: str) -> int:
     return next((n for n, line in enumerate(lines, 1) if line.startswith(key)), 1)
 
 
-def _nearest(folder: Path) -> Path | None:
+def nearest(folder: Path) -> Path | None:
     """The recipe in the folder or above it, no higher than the current folder if that is above."""
     current = Path.cwd()
     for candidate in (folder, *folder.parents):

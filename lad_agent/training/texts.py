@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from lad_agent import images, protocol, rationale, recipe
+from lad_agent import images, inputs, protocol, rationale, recipe
 from lad_agent.cells import CELLS, cell_at
-from lad_agent.inputs import RECIPE_FILE
+from lad_agent.errors import RecipeError
 from lad_agent.rationale import NOTHING, Count, Facts, Fit, Form, Value
 from lad_agent.recipe import Recipe, Region, Rule
 from lad_agent.training.config import Texts
@@ -76,18 +76,25 @@ def tasks(examples: Iterable[Example]) -> dict[str, Task]:
 
 def recipe_of(product: str, examples: Sequence[Example | Finding]) -> Recipe | None:
     """The recipe that pictures of one product are judged by: the one that a picture was reviewed
-    under, else the nearest `recipe.yaml` in the folder of one or above it, else the one shipped.
+    under, else the one that `lad-agent inspect` finds for one (`inputs.nearest`), else the one
+    shipped.
 
     Raises:
-        RecipeError: it cannot be used.
+        RecipeError: it cannot be used, or is of another product.
     """
-    folders = dict.fromkeys(e.image.resolve().parent for e in examples)
     reviewed = dict.fromkeys(e.recipe for e in examples if e.recipe is not None)
-    above = (place / RECIPE_FILE for folder in folders for place in (folder, *folder.parents))
-    for path in (*reviewed, *above):
-        if path.is_file():
-            return recipe.load(path)
-    return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None
+    folders = dict.fromkeys(e.image.resolve().parent for e in examples)
+    named = (*(path for path in reviewed if path.is_file()), *map(inputs.nearest, folders))
+    path = next((path for path in named if path is not None), None)
+    if path is None:
+        return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None
+    found = recipe.load(path)
+    if found.product != product:
+        raise RecipeError(
+            f"{path}: of {found.product}, but pictures under it are of {product}; put a "
+            f"{inputs.RECIPE_FILE} of {product} beside those"
+        )
+    return found
 
 
 def draw(rng: np.random.Generator, example: Example, task: Task, shares: Texts) -> Text:

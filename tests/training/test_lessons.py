@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lad_agent.errors import CheckFailed, UsageError
+from lad_agent.errors import CheckFailed, RecipeError, UsageError
 from lad_agent.images import file_sha256
 from lad_agent.recipe import load
 from lad_agent.training import lessons, runs, texts
 from lad_agent.training.calibration import trained_on
 from lad_agent.training.config import RunConfig, changed
-from lad_agent.training.sources import Finding
+from lad_agent.training.sources import Example, Finding, open_source
 from lad_agent.training.synloco import dataset
 from tests.reasoners import toy
 from tests.training.conftest import own_pictures
@@ -248,6 +248,26 @@ def test_held_out_pictures_are_not_learned_from(findings: list[Finding], tmp_pat
         CheckFailed, match=r"1 held-out pictures are learned from, such as .*x\.png"
     ):
         lessons.learn_from(_config(reviews=True, held_out=held), findings, _quiet)
+
+
+def test_pictures_in_a_folder_below_the_recipe_are_of_its_product(tmp_path: Path) -> None:
+    """As `lad-agent inspect` has it: the model will be asked about that product."""
+    toy.write_recipe(tmp_path / "toy")
+    data = own_pictures(tmp_path / "toy" / "may", 4, toy.DARK)
+    (data / "recipe.yaml").unlink()
+    assert {e.product for e in open_source(data) if isinstance(e, Example)} == {"toy"}
+    found = lessons.learn_from(_config(paths=[data]), say=_quiet)
+    assert found.tasks["toy"].rules == toy.RULES
+
+
+def test_a_recipe_of_another_product_is_refused(tmp_path: Path) -> None:
+    data = own_pictures(tmp_path / "toy", 4, toy.DARK)
+    (data / "labels.csv").write_text(
+        "image,label,product\n"
+        + "".join(f"good/{n:03d}.png,good,may\nbad/no_lamp/{n:03d}.png,bad,may\n" for n in range(4))
+    )
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: of toy, .* are of may; put a recipe"):
+        lessons.learn_from(_config(paths=[data]), say=_quiet)
 
 
 def test_samples_are_of_pictures_for_validation_or_else_for_training(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ The CSV has the columns image,label[,product,cause,rule,split,mask], its paths r
 mask is a PNG or a folder of PNGs, not black where a fault is. In a folder the CSV is called
 `labels.csv` and is then the only thing read. A picture without a split gets one by its content.
 Where no column tells it, the product is that of the `recipe.yaml` beside the pictures, else what
-the reader says, else the folder's name.
+the reader says, else that of the recipe above them by which they are inspected, else the folder's
+name.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from lad_agent import images, recipe, table
-from lad_agent.inputs import RECIPE_FILE
+from lad_agent.inputs import nearest
 from lad_agent.training.sources.example import (
     KINDS,
     SPLITS,
@@ -76,8 +77,8 @@ def _no_picture(path: Path) -> Fault:
 
 
 def _product(folder: Path, unnamed: str | None) -> str:
-    file = folder / RECIPE_FILE
-    if file.is_file():
+    file = nearest(folder.resolve())
+    if file is not None and (unnamed is None or file.parent == folder.resolve()):
         return recipe.load(file, anew=True).product
     return unnamed or folder.name
 
