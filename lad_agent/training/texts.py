@@ -37,7 +37,8 @@ _DRAWS = 4
 class Task:
     """What is asked of one product: its rules, the part that is judged, pictures of good parts,
     and the values that each attribute takes in the data. `version` is the recipe's task version,
-    empty where there is no recipe; `masked` says that a mask shows where every fault is."""
+    empty where there is no recipe; `masked` says that a mask shows where every fault is;
+    `references_shown` of the references stand in one prompt."""
 
     product: str
     rules: tuple[Rule, ...]
@@ -46,6 +47,7 @@ class Task:
     values: Mapping[str, tuple[str, ...]]
     version: str = ""
     masked: bool = False
+    references_shown: int = 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def inspection(
         said = label_rationale(example, task)
         completion = protocol.answer_text(said, example.anomalous)
     pool = [path for path in task.references if path != example.image]
-    shown = (pool[int(rng.integers(len(pool)))],) if pool else ()
+    count = min(task.references_shown, len(pool))
+    shown = [pool.pop(int(rng.integers(len(pool)))) for _ in range(count)]
     messages = protocol.messages(example.product, rules, len(shown))
     return Text(messages, completion, (*shown, example.image), task.region, tuple(rules))
 
@@ -203,6 +206,7 @@ def _task(product: str, group: Sequence[Example]) -> Task:
         {subject: tuple(sorted(seen)) for subject, seen in values.items()},
         found.task_version if found else "",
         bool(labels) and all(fault_cells(e, region) for e in labels),
+        found.references_shown if found else 1,
     )
 
 

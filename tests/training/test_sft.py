@@ -212,6 +212,22 @@ def test_a_picture_is_not_its_own_reference() -> None:
     assert text.messages == protocol.messages("toy", RULES, 0)
 
 
+def test_a_prompt_shows_as_many_references_as_an_inspection(tmp_path: Path) -> None:
+    paths = tuple(tmp_path / f"{n}.png" for n in range(3))
+    two = replace(TASK, references=paths, references_shown=2)
+    seen = set()
+    for seed in range(40):
+        text = texts.inspection(np.random.default_rng(seed), SHOWN, two)
+        *references, query = text.images
+        assert query == SHOWN.image
+        assert len(set(references)) == 2
+        assert text.messages == protocol.messages("toy", RULES, 2)
+        seen.add(tuple(references))
+    assert len(seen) == 6
+    few = replace(two, references=paths[:1])
+    assert texts.inspection(np.random.default_rng(0), SHOWN, few).images == (paths[0], SHOWN.image)
+
+
 def test_captions_and_questions() -> None:
     captions = Texts(caption=1, question=0, inspection=0)
     questions = Texts(caption=0, question=1, inspection=0)
@@ -233,7 +249,12 @@ def test_tasks_find_recipe_and_references(pictures: Path, tmp_path: Path) -> Non
     assert (found.rules, found.references) == (toy.RULES, (image,))
     assert found.values == {"cap": ("blue",), "colour": ("red",)}
     bare = texts.tasks([replace(BAD, image=tmp_path / "x.png")])["toy"]
-    assert (bare.rules, bare.references) == ((), ())
+    assert (bare.rules, bare.references, bare.references_shown) == ((), (), 1)
+    toy.write_recipe(tmp_path, references=2)
+    with (tmp_path / "recipe.yaml").open("a") as file:
+        file.write("references_shown: 2\n")
+    two = texts.tasks([replace(BAD, image=tmp_path / "x.png")])["toy"]
+    assert two.references_shown == len(two.references) == 2
 
 
 @given(examples=st.integers(1, 30), count=st.integers(1, 100), seed=st.integers(0, 1000))

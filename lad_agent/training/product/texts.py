@@ -60,7 +60,7 @@ def sample(
     chosen = list(kit.recipe.rules)
     if rng.random() >= OWN_RULES:
         chosen = rules.mixed(rng, kit.forms, facts, kit.values)
-    images = (*any_of(rng, references[kit.product], len(kit.references)), query)
+    images = (*any_of(rng, references[kit.product], kit.recipe.references_shown), query)
     return inspected(kit.product, chosen, facts, images, processor)
 
 

@@ -229,6 +229,19 @@ def test_texts_are_true(finished: Path, folder: Path) -> None:
     assert seen == {False, True}
 
 
+@pytest.mark.parametrize("shown", [1, 2])
+def test_a_prompt_shows_as_many_references_as_an_inspection(shown: int, tmp_path: Path) -> None:
+    listed = f"[reference.png, fixture/0.png, fixture/1.png]\nreferences_shown: {shown}"
+    kit = kits.read(write_kit(tmp_path, RECIPE.replace("[reference.png]", listed)))
+    processor = run.widened(EMBEDDED, texts.words(kit))
+    queries = sft.Features(torch.zeros(1, 49, 192), (Facts("spare_kit", {}, {"lid": "red"}),))
+    references = {"spare_kit": torch.zeros(9, 49, 192)}
+    for n in range(20):
+        draw = np.random.default_rng(n)
+        text = texts.sample(kit, draw, 0, "rules", queries, references, processor)
+        assert len(text.images) == shown + 1
+
+
 def test_a_kit_with_pairings_is_taught_to_look_them_up(tmp_path: Path) -> None:
     rule = "'cap fits lid: green for red, black for blue'"
     folder = write_kit(tmp_path, RECIPE.replace("lid is red", rule))
