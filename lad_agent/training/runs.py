@@ -125,8 +125,7 @@ def open_run(
     run = Run(folder, stage, config)
     if not first_process():
         return run
-    made = str(made_by.resolve()) if made_by else None
-    told = {"name": config.base, "fingerprint": base, "made_by": made}
+    told = _base(config.base, base, made_by)
     record = _record(stage, config.seed, told, data)
     record["tasks"] = dict(tasks or {})
     try:
@@ -153,16 +152,18 @@ def begin_staged(
     stage: Staged,
     seed: int,
     *,
-    base: Mapping[str, str] | None,
+    base: Path | None,
+    fingerprint: str,
     data: Mapping[str, str | int],
 ) -> None:
-    """Write `run.json` where a run in stages begins.
+    """Write `run.json` where a run in stages begins, from a model of that fingerprint or anew.
 
     One that is gone on with keeps what it has; of an older one without, nobody knows what it began
     with.
     """
     if not (folder / "run.json").exists() and not (folder / "metrics.jsonl").exists():
-        _write_record(folder, _record(stage, seed, base, data))
+        told = _base(str(base), fingerprint, made_by(base)) if base is not None else None
+        _write_record(folder, _record(stage, seed, told, data))
 
 
 @contextmanager
@@ -302,14 +303,18 @@ class RecordedBase:
     made_by: Path | None
 
 
-def recorded_base(run: Run) -> RecordedBase:
-    """What `run.json` says of a run's base; an older one does not say which run had made it, so
-    that is looked up where the base lies."""
-    base = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))["base"]
+def recorded_base(run: AnyRun) -> RecordedBase | None:
+    """What `run.json` says of a run's base, None if it began with none or an old one does not say;
+    where it does not say which run had made the base, that is looked up where the base lies."""
+    path = run.folder / "run.json"
+    base = json.loads(path.read_text(encoding="utf-8"))["base"] if path.exists() else None
+    if base is None:
+        return None
     if "made_by" in base:
         made = Path(base["made_by"]) if base["made_by"] else None
     else:
-        made = None if run.config.base == "pocket" else made_by(Path(run.config.base))
+        name = run.config.base if isinstance(run, Run) else base["name"]
+        made = None if name == "pocket" else made_by(Path(name))
     return RecordedBase(base["fingerprint"], made)
 
 
@@ -429,6 +434,11 @@ def _record(
             **{name: metadata.version(name) for name in _VERSIONS},
         },
     }
+
+
+def _base(name: str, fingerprint: str, made_by: Path | None) -> dict[str, str | None]:
+    made = str(made_by.resolve()) if made_by else None
+    return {"name": name, "fingerprint": fingerprint, "made_by": made}
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:

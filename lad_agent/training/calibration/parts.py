@@ -106,16 +106,15 @@ def taught(path: Path) -> list[Taught]:
         learned = frozenset(e.sha256 for e in open_source(path) if e.split == "train")
         return [Taught(path, learned)]
     found: list[Taught] = []
-    while isinstance(run, runs.Run):
-        found.append(_taught(run))
+    while True:
+        found.append(_taught(run) if isinstance(run, runs.Run) else Taught(run.folder, frozenset()))
         base = runs.recorded_base(run)
-        if base.made_by is None:
+        if base is None or base.made_by is None:
             return found
         earlier = _maker(base.made_by, base.fingerprint)
         if earlier is None:
             return [*found[:-1], replace(found[-1], gone=base.made_by)]
         run = earlier
-    return [*found, Taught(run.folder, frozenset())]
 
 
 def _maker(folder: Path, fingerprint: str) -> runs.AnyRun | None:

@@ -8,6 +8,7 @@ moment, the same command goes on. The folder `model` inside is the model: copy i
 import json
 import os
 import platform
+import shutil
 import signal
 import time
 from collections import Counter
@@ -100,7 +101,8 @@ def train_pocket(
         out,
         "pocket",
         config.seed,
-        base={"name": str(base), "fingerprint": config.base} if base else None,
+        base=base,
+        fingerprint=config.base,
         data={"pictures": _pictures(config), "validation": config.validation_pictures},
     )
     clock = Clock(out, say)
@@ -146,7 +148,8 @@ def train_rounds(
         out,
         "pocket",
         config.seed,
-        base={"name": str(base), "fingerprint": began} if base else None,
+        base=base,
+        fingerprint=began,
         data={"rounds": number},
     )
     Clock(out)  # what makes it a run's folder, though each round measures in its own
@@ -388,22 +391,6 @@ def export(
 
     The card tells how `base` was made too, as its own card has it.
     """
-    folder = out / "model"
-    net.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    save_file(
-        {name: value.contiguous() for name, value in head.state_dict().items()},
-        folder / "witness.safetensors",
-    )
-    words = head.words
-    described = {
-        "width": config.width,
-        "products": words.products,
-        "nouns": words.nouns,
-        "attributes": words.attributes,
-        "product_nouns": {p: synloco.classes(p) for p in synloco.PRODUCTS},
-    }
-    (folder / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     metrics = runs.read_lines(out / "metrics.jsonl")
     last = {entry["stage"]: entry for entry in metrics if "step" in entry}
     card = {
@@ -429,7 +416,36 @@ def export(
     if base is not None:
         told = bases.card(Base(base, None))
         card["base"] = {name: value for name, value in told.items() if name != "figures"}
-    (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    nouns = {product: synloco.classes(product) for product in synloco.PRODUCTS}
+    return write_model(out / "model", net, processor, head, nouns, card)
+
+
+def write_model(
+    folder: Path,
+    net: Qwen2_5_VLForConditionalGeneration,
+    processor: Any,
+    head: ObjectHead,
+    product_nouns: Mapping[str, Sequence[str]],
+    card: Mapping[str, Any],
+) -> Path:
+    """Write a model folder with its witness and card; what is there already stays until the new one
+    is whole. `product_nouns` are those that the head is asked for in each product's pictures."""
+    described = {
+        "width": net.config.text_config.hidden_size,
+        "products": head.words.products,
+        "nouns": head.words.nouns,
+        "attributes": head.words.attributes,
+        "product_nouns": dict(product_nouns),
+    }
+    with atomic.new_folder(folder) as part:
+        net.save_pretrained(part)
+        processor.save_pretrained(part)
+        weights = {name: value.contiguous() for name, value in head.state_dict().items()}
+        save_file(weights, part / "witness.safetensors")
+        (part / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        told = json.dumps(card, indent=1) + "\n"
+        (part / "model_card.json").write_text(told, encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 

@@ -7,7 +7,6 @@ it is there: stopped at any moment, the same command goes on.
 
 import copy
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, distributed
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, TrainerCallback
 from transformers.utils import logging
@@ -48,6 +47,7 @@ from lad_agent.training.pocket.run import (
     share,
     shares_read,
     whole_share,
+    write_model,
     write_tensors,
 )
 from lad_agent.training.pocket.sft import SftConfig
@@ -160,7 +160,8 @@ def train_product(
         out,
         "product",
         config.seed,
-        base={"name": str(base), "fingerprint": bound.base},
+        base=base,
+        fingerprint=bound.base,
         data={kit.product: kit.digest},
     )
     say(f"{kit.product}: {_told(kit)}")
@@ -277,20 +278,6 @@ def export(
     seconds: Mapping[str, float],
 ) -> Path:
     """Write the model folder: weights, processor, witness and `model_card.json`."""
-    folder = out / "model"
-    net.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    weights = {name: value.contiguous() for name, value in head.state_dict().items()}
-    save_file(weights, folder / "witness.safetensors")
-    words = head.words
-    described = {
-        "width": net.config.text_config.hidden_size,
-        "products": words.products,
-        "nouns": words.nouns,
-        "attributes": words.attributes,
-        "product_nouns": {kit.product: kit.nouns},
-    }
-    (folder / "witness.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     card = {
         "name": kit.product,
         "architecture": "Qwen2_5_VLForConditionalGeneration",
@@ -305,8 +292,7 @@ def export(
         "configuration": asdict(config),
         "seconds": dict(seconds),
     }
-    (folder / "model_card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    return folder
+    return write_model(out / "model", net, processor, head, {kit.product: kit.nouns}, card)
 
 
 def trial(model: Path, kit: Kit, examples: Iterable[Example], seed: int) -> dict[str, Score]:

@@ -245,6 +245,23 @@ def test_a_run_has_learned_what_the_runs_before_it_have(tmp_path: Path) -> None:
     assert [one.gone for one in taught(foreign)] == [None]
 
 
+def test_a_run_in_stages_is_gone_through_to_those_before_it(tmp_path: Path) -> None:
+    """It learns from pictures that are made; what its base has learned counts all the same."""
+    first = _taught_run(tmp_path, "a", "pocket")
+    staged = tmp_path / "staged"
+    _model(staged / "model", "made of kits")
+    (staged / "config.json").write_text(json.dumps({"config": {}, "kit": "k"}))
+    base = bases.find(str(first))
+    runs.begin_staged(
+        staged, "product", 0, base=base.folder, fingerprint=base.fingerprint, data={"tray": "k"}
+    )
+    (staged / "metrics.jsonl").touch()
+    third = _taught_run(tmp_path, "c", str(staged))
+    assert [one.of for one in taught(third)] == [third, staged, first]
+    assert trained_on(third) == _learned(tmp_path, "a", "c")
+    assert trained_on(staged) == _learned(tmp_path, "a")
+
+
 def test_models_promoted_over_their_own_bases_are_followed_to_the_first(tmp_path: Path) -> None:
     """Each is trained from what lies in one place, and takes its place."""
     first = _taught_run(tmp_path, "a", "pocket")

@@ -128,7 +128,8 @@ def test_the_run_tells_how_it_went(finished: Path, said: list[str]) -> None:
 def test_the_folder_tells_how_the_run_went(finished: Path, folder: Path, said: list[str]) -> None:
     record = json.loads((finished / "run.json").read_text(encoding="utf-8"))
     assert (record["stage"], record["data"]) == ("product", {"spare_kit": kits.read(folder).digest})
-    assert record["base"] == {"name": str(EMBEDDED), "fingerprint": fingerprint(EMBEDDED)}
+    known = {"name": str(EMBEDDED), "fingerprint": fingerprint(EMBEDDED), "made_by": None}
+    assert record["base"] == known
     kept = runs.read_lines(finished / "samples.jsonl")
     assert [line["stage"] for line in kept] == ["captions", "rules"]
     assert all(line["said"] for line in kept)
