@@ -15,7 +15,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -368,9 +368,8 @@ def _figures(
     arms = {}
     for name, by_seed in judged.items():
         lists = list(by_seed.values())
-        logical = [[j for j in one if j.truth.kind in ("good", "logical")] for one in lists]
         found = over_runs(lists, resampling)
-        apart = over_runs(logical, resampling)
+        apart = over_runs(_logical(lists), resampling)
         found["logical"] = apart["balanced_accuracy"]
         found["intervals"]["logical"] = apart["intervals"]["balanced_accuracy"]
         spent = [_seconds(out / f"seed-{seed}" / name) for seed in by_seed]
@@ -381,6 +380,7 @@ def _figures(
         if better in judged and other in judged:
             one, two = (list(judged[arm].values()) for arm in (other, better))
             moved = paired(one, two, resampling)["balanced_accuracy"]
+            apart = paired(_logical(one), _logical(two), resampling)["balanced_accuracy"]
             both = {*arms[better]["stood_in"], *arms[other]["stood_in"]}
             claims.append(
                 {
@@ -389,6 +389,7 @@ def _figures(
                     "seeds": list(judged[better]),
                     "stood_in": sorted(both),
                     **moved,
+                    "logical": apart,
                 }
             )
     ended = {
@@ -396,6 +397,11 @@ def _figures(
         for path in sorted(out.glob(f"seed-*/*/{ENDED}"))
     }
     return {"chosen": list(judged), "arms": arms, "claims": claims, "ended": ended}
+
+
+def _logical(runs: Iterable[Sequence[Judged]]) -> list[list[Judged]]:
+    """Good parts and those of a logical fault alone."""
+    return [[j for j in one if j.truth.kind in ("good", "logical")] for one in runs]
 
 
 def _seconds(folder: Path) -> float:
@@ -418,13 +424,17 @@ def _cell(arm: Mapping[str, Any], name: str) -> str:
 
 def _claim(claim: Mapping[str, Any]) -> str:
     words = {arm.name: arm.words for arm in ARMS}
-    ends = claim["interval"]
     pair = f"- {words[claim['better']]}, against {words[claim['than']]}"
-    if ends is None:
+    if claim["interval"] is None:
         return f"{pair}: no figure, a class is missing"
     ended = f", {len(claim['stood_in'])} of them ended" if claim["stood_in"] else ""
-    verdict = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else "no more than chance"
-    return (
-        f"{pair}: {claim['difference']:+.3f} ({ends[0]:+.3f} to {ends[1]:+.3f}) balanced accuracy "
-        f"over {len(claim['seeds'])} seeds{ended}: {verdict}"
-    )
+    over = f" balanced accuracy over {len(claim['seeds'])} seeds{ended}"
+    apart = claim["logical"]
+    logical = f"; of logical faults alone {_moved(apart)}" if apart["interval"] else ""
+    return f"{pair}: {_moved(claim, over)}{logical}"
+
+
+def _moved(found: Mapping[str, Any], over: str = "") -> str:
+    low, high = found["interval"]
+    verdict = "better" if low > 0 else "worse" if high < 0 else "no more than chance"
+    return f"{found['difference']:+.3f} ({low:+.3f} to {high:+.3f}){over}: {verdict}"

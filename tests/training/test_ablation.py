@@ -96,6 +96,10 @@ def test_the_table_has_a_row_an_arm_and_a_line_a_claim(
     claims = [line for line in text.splitlines() if line.startswith("- ")]
     assert len(claims) == len(ablation.CLAIMS)
     assert "over 1 seeds" in claims[0]
+    assert "logical faults" not in text  # of these there are none
+    claim = found["claims"][0] | {"logical": {"difference": 0.5, "interval": [0.25, 0.75]}}
+    told = ablation.table(found | {"claims": [claim]})
+    assert "; of logical faults alone +0.500 (+0.250 to +0.750): better" in told
 
 
 @pytest.fixture
