@@ -71,9 +71,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=400, help="to judge by, a product")
     options = parser.parse_args()
     out, before_rules = options.out, options.before_rules
+    pocket.bind(out, Pictures(fingerprint(options.model), options.pictures, options.held_out))
     start = listing(options.model, out / "listing") if before_rules else options.model
-    cores = os.cpu_count() or 1
-    torch.set_num_threads(cores)
+    torch.set_num_threads(os.cpu_count() or 1)
     torch.set_flush_denormal(True)
     for product, share in SHARES.items():
         lessons(out / "lessons", product, round(share * options.pictures))
@@ -88,7 +88,6 @@ def main() -> None:
         if base is None:
             return
         config = changed(config, base=str(base))
-    torch.set_num_threads(max(1, cores // options.jobs))
     found = ablation.run(
         config,
         out,
@@ -100,6 +99,15 @@ def main() -> None:
     )
     if found is not None:
         print(ablation.table(found))
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What an ablation learns from and is judged by belongs to: how many, and the model."""
+
+    model: str
+    to_learn_from: int
+    to_judge_by: int
 
 
 def settings(model: Path, lessons: Path, held_out: Path, **grpo: float) -> RunConfig:

@@ -11,6 +11,7 @@ OUT/ablation.md and OUT/ablation.json. See docs/own-product.md.
 import argparse
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from PIL import Image
 from benchmarks.ablation import LATE, LESSONS_SEED, Lesson, settings, write_lessons
 from lad_agent import rationale
 from lad_agent.training import ablation
+from lad_agent.training.pocket import run as pocket
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes
@@ -38,9 +40,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--composed", type=int, default=3000, help="pictures to learn from")
     options = parser.parse_args()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // options.jobs))
     torch.set_flush_denormal(True)
     kit = kits.read(options.kit)
+    pocket.bind(options.out, Composed(kit.digest, options.composed))
     lessons = options.out / "lessons"
     write_lessons(lessons / kit.product, kit.recipe, composed(kit, options.composed))
     found = ablation.run(
@@ -54,6 +56,14 @@ def main() -> None:
     )
     if found is not None:
         print(ablation.table(found))
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What the pictures to learn from belong to."""
+
+    kit: str
+    count: int
 
 
 def composed(kit: Kit, count: int) -> Iterator[Lesson]:
