@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 
 from lad_agent import atomic, policy, rationale, recipe
-from lad_agent.judgement import Decision, Judgement
+from lad_agent.judgement import Judgement
 from lad_agent.rationale import Count, Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.base import Question
@@ -180,7 +180,7 @@ def judge(
     print(f"{what}: {len(cases)} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
     pairs = zip(cases, judgements, strict=True)
     return [
-        _judged(case.truth, j, policy.decide(j, case.recipe.policy)) for case, j in pairs
+        Judged.of(case.truth, j, policy.decide(j, case.recipe.policy).result) for case, j in pairs
     ], judgements
 
 
@@ -589,19 +589,6 @@ def _difference(task: Recipe, facts: Facts) -> int:
         abs(int(rationale.clause("R1", form, facts).observed) - form.number)
         for form in forms
         if isinstance(form, Count)
-    )
-
-
-def _judged(truth: Truth, judgement: Judgement, decision: Decision) -> Judged:
-    score = judgement.decision_score
-    return Judged(
-        truth=truth,
-        anomalous=judgement.anomalous,
-        score=0.5 if score is None else score,
-        result=decision.result.value,
-        rule=judgement.rule,
-        well_formed=judgement.well_formed,
-        evidence=judgement.evidence,
     )
 
 

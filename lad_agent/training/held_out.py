@@ -176,7 +176,7 @@ def judge(
             judgements[n] = judged
         on_done(min(start + _BATCH, len(examples)))
     return [
-        _judged(e, judgement, recipes[e.product])
+        Judged.of(Truth.of(e), judgement, decide(judgement, recipes[e.product].policy).result)
         for e, judgement in zip(examples, judgements, strict=True)
     ]
 
@@ -225,19 +225,6 @@ def _recipe(product: str, group: Sequence[Example]) -> Recipe:
         )
     once = found.uncalibrated.model_copy(update={"samples": 0, "other_references": None})
     return dataclasses.replace(found, policy=once)
-
-
-def _judged(example: Example, judgement: Judgement, recipe: Recipe) -> Judged:
-    score = judgement.decision_score
-    return Judged(
-        truth=Truth.of(example),
-        anomalous=judgement.anomalous,
-        score=0.5 if score is None else score,
-        result=decide(judgement, recipe.policy).result.value,
-        rule=judgement.rule,
-        well_formed=judgement.well_formed,
-        evidence=judgement.evidence,
-    )
 
 
 def _remedy(tolerance: float) -> str:

@@ -152,8 +152,8 @@ def begin_staged(
     stage: Staged,
     seed: int,
     *,
-    base: Path | None,
-    fingerprint: str,
+    base: Path | None = None,
+    fingerprint: str = "",
     data: Mapping[str, str | int],
 ) -> None:
     """Write `run.json` where a run in stages begins, from a model of that fingerprint or anew.

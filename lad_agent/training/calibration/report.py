@@ -1,6 +1,7 @@
 """The calibration as one HTML page: its words, thresholds to move, and the evaluation's page."""
 
 import json
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -179,15 +180,9 @@ def _all_judged(made: Made) -> tuple[evaluation.Judged, ...]:
 
 def _judged(part: Part, result: Result) -> evaluation.Judged:
     judgement = part.judgement
-    score = judgement.decision_score
-    return evaluation.Judged(
-        truth=Truth.of(part.example),
-        anomalous=judgement.anomalous,
-        score=0.5 if score is None else score,
-        result=result.value,
-        rule=judgement.rule,
-        well_formed=judgement.well_formed,
-        evidence=judgement.evidence,
+    told = judgement.model_dump() | {"decision_score": judgement.decision_score}
+    return replace(
+        evaluation.Judged.of(Truth.of(part.example), judgement, result),
         rationale=judgement.rationale,
-        confidences=evaluation.confidences(judgement.model_dump() | {"decision_score": score}),
+        confidences=evaluation.confidences(told),
     )

@@ -1,5 +1,7 @@
 """Lines of `results.jsonl` beside their truth, one an image."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lad_agent.errors import UsageError
-from lad_agent.judgement import Result
+from lad_agent.judgement import Judgement, Result
 from lad_agent.training.evaluation import jsonl
 from lad_agent.training.evaluation.truth import Truth, read_truth
 
@@ -31,6 +33,20 @@ class Judged:
     evidence: str
     rationale: str = ""
     confidences: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, truth: Truth, judgement: Judgement, result: Result) -> Judged:
+        """A judgement and what a policy makes of it, without rationale and confidences."""
+        score = judgement.decision_score
+        return cls(
+            truth=truth,
+            anomalous=judgement.anomalous,
+            score=0.5 if score is None else score,
+            result=result.value,
+            rule=judgement.rule,
+            well_formed=judgement.well_formed,
+            evidence=judgement.evidence,
+        )
 
     @property
     def right(self) -> bool:
