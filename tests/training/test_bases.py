@@ -61,6 +61,12 @@ def test_the_pocket_is_found_by_its_name() -> None:
     assert "Apache-2.0" in bases.licence(base)
 
 
+def test_a_pocket_model_has_an_object_head(small: Path) -> None:
+    assert bases.find_pocket("pocket") == bases.find("pocket").folder
+    with pytest.raises(ModelError, match=r"no witness\.json; give a pocket model"):
+        bases.find_pocket(str(small))
+
+
 def test_unknown_base() -> None:
     with pytest.raises(NotFound, match=r"no base 'qwen9': give pocket, the folder of a Qwen2.5-VL"):
         bases.find("qwen9")
@@ -123,6 +129,8 @@ def test_an_earlier_run_is_gone_on_from(small: Path, tmp_path: Path) -> None:
     model.save_pretrained(run.folder / "adapter")
     after = bases.find(str(run.folder))
     assert (after.folder, after.adapter) == (small, run.folder / "adapter")
+    with pytest.raises(ModelError, match="a LoRA adapter; give a pocket model"):
+        bases.find_pocket(str(run.folder))
     assert after.fingerprint != base.fingerprint
     again, _ = bases.open_base(after, config)
     values = [p for name, p in again.named_parameters() if "lora_B" in name]
