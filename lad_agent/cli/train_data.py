@@ -34,14 +34,15 @@ def check(
     ],
     as_json: options.Json = False,
 ) -> None:
-    """Count and read every picture; exit code 5 if the data cannot be trained on."""
+    """Count and read every picture; exit code 5 if the data cannot be trained on, 2 if a recipe
+    cannot be used."""
     import sys
 
     from rich.console import Console
 
     from lad_agent.cli.tables import print_json
     from lad_agent.errors import CheckFailed
-    from lad_agent.training import sources
+    from lad_agent.training import sources, texts
     from lad_agent.training.sources.check import examine
 
     opened = [sources.open_source(path) for path in paths]
@@ -60,6 +61,7 @@ def check(
     wrong = len(report.faults) + len(report.differences)
     if wrong:
         raise CheckFailed(f"{wrong} fault{'s' if wrong > 1 else ''} in the data; mend those above")
+    texts.tasks(report.examples)  # a recipe that cannot be used would stop the training
 
 
 @app.command()

@@ -105,7 +105,9 @@ def find_pocket(name: str) -> Path:
     """
     base = find(name)
     if base.adapter is not None:
-        raise ModelError(f"{name}: a LoRA adapter; give a pocket model, or train it by train sft")
+        raise ModelError(
+            f"{name}: a LoRA adapter; give a pocket model, or go on from it by train sft"
+        )
     for part in ("witness.json", "witness.safetensors"):
         if not (base.folder / part).is_file():
             raise ModelError(f"{base.folder}: no {part}; give a pocket model, which has one")

@@ -258,6 +258,15 @@ def test_the_command_names_faults_and_warnings(tmp_path: Path, cli: Cli) -> None
         assert cli("train", "data", "check", *wrong).code == 2
 
 
+def test_a_recipe_that_would_stop_training_is_told(tmp_path: Path, cli: Cli) -> None:
+    folder = layouts.own(tmp_path)
+    assert cli("train", "data", "check", "tray").code == 0
+    (folder / "recipe.yaml").write_text("product: tray\nrules: []\n")
+    ran = cli("train", "data", "check", "tray")
+    assert ran.code == 2
+    assert f"{folder}/recipe.yaml" in ran.error
+
+
 def test_archive_numbers_are_the_published_ones() -> None:
     """Of the published table: train, validation, test good, structural, logical."""
     published = {
