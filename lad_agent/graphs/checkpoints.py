@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ class PauseSaver(AsyncSqliteSaver):
             yield
         except BaseException:
             async with self.lock:
-                await self.conn.rollback()
+                with suppress(ValueError):  # closed: it has rolled back and locks nothing
+                    await self.conn.rollback()
             raise
 
 
