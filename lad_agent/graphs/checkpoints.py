@@ -62,10 +62,14 @@ class PauseSaver(AsyncSqliteSaver):
         try:
             yield
         except BaseException:
-            async with self.lock:
-                with suppress(ValueError):  # closed: it has rolled back and locks nothing
-                    await self.conn.rollback()
+            await self.roll_back()
             raise
+
+    async def roll_back(self) -> None:
+        """End the transaction that is open, if one is: what was cut off locks the file no more."""
+        async with self.lock:
+            with suppress(ValueError):  # closed already
+                await self.conn.rollback()
 
 
 @asynccontextmanager
@@ -79,7 +83,11 @@ async def pauses(path: Path) -> AsyncIterator[PauseSaver]:
         async with aiosqlite.connect(path) as connection:
             saver = PauseSaver(connection, serde=JsonPlusSerializer(allowed_msgpack_modules=[]))
             await saver.setup()
-            yield saver
+            try:
+                yield saver
+            finally:
+                # A cursor that some traceback holds keeps the transaction of a closed connection.
+                await saver.roll_back()
     except sqlite3.Error as error:
         # A full disk can end in SQLite's "disk I/O error", which says less.
         failed = getattr(error, "sqlite_errorname", "").startswith("SQLITE_IOERR")
