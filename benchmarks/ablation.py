@@ -31,13 +31,12 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.figures import SEED, picture
 from lad_agent import atomic, images, recipe
-from lad_agent.errors import UsageError
 from lad_agent.rationale import Facts
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.witness import load_witness
 from lad_agent.recipe import Recipe
-from lad_agent.training import ablation, runs, sft, stage, synloco
+from lad_agent.training import ablation, stage, synloco
 from lad_agent.training.config import RunConfig, changed, load
 from lad_agent.training.pocket import run as pocket
 from lad_agent.training.pocket.data import KINDS, SHARES
@@ -128,11 +127,8 @@ def warmed_up(config: RunConfig, folder: Path, steps: int) -> Path | None:
         config.model_copy(update={"data": config.data.model_copy(update={"held_out": None})}),
         sft={"steps": steps, "texts": config.sft.texts.model_dump() | texts},
     )
-    begun = (folder / "run.json").exists()
-    if begun and runs.find_run(folder).config != config:
-        raise UsageError(f"{folder}: holds a run with other settings; name a new folder")
-    model = folder / stage.result(config)
-    return model if model.is_dir() else sft.train(config, folder, resume=begun)
+    done = ablation.carried_out("sft", config, folder, print)
+    return folder / stage.result(config) if done else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -455,13 +455,12 @@ def write(figures: Metrics, model: Path) -> None:
     atomic.write(path, json.dumps(card | {"figures": _in_card(figures)}, indent=1) + "\n")
 
 
-def homeless(texts: Iterable[str], tables: str) -> list[str]:
+def homeless(texts: Collection[str], tables: str) -> list[str]:
     """The headings of those of `tables` that none of `texts` has."""
-    told = list(texts)
     return [
         table.splitlines()[0]
         for table in tables.split("\n\n")
-        if not any(_place(table, text) for text in told)
+        if not any(_place(table, text) for text in texts)
     ]
 
 

@@ -51,7 +51,7 @@ def pocket(
     threads: Annotated[int | None, typer.Option(min=1, help="Processor cores (all).")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of pictures, weights and order.")] = None,
     base: Annotated[
-        str | None,
+        Path | None,
         typer.Option(help="Only the last stage, from this pocket model: pocket, or a folder."),
     ] = None,
     steps: Annotated[
@@ -75,7 +75,6 @@ def pocket(
     """
     from dataclasses import replace
 
-    from lad_agent.training import bases
     from lad_agent.training.pocket import run
 
     config = run.PocketConfig()
@@ -83,13 +82,12 @@ def pocket(
         config = run.prolonged(steps) if base else run.shortened(steps)
     if seed is not None:
         config = replace(config, seed=seed)
-    start = bases.find_pocket(base) if base else None
     if rounds == 1:
-        model = run.train_pocket(out, config, base=start, threads=threads, say=typer.echo)
+        model = run.train_pocket(out, config, base=base, threads=threads, say=typer.echo)
     else:
         model = run.train_rounds(
             out, config, rounds, later_steps=steps or run.LATER_STEPS,
-            base=start, threads=threads, say=typer.echo,
+            base=base, threads=threads, say=typer.echo,
         )  # fmt: skip
     typer.echo(f"{model}\n  lad-agent inspect PATH --reasoner {model}")
 

@@ -214,7 +214,7 @@ def _one_seed(
             say(f"seed {seed}: {arm.words}")
             folder = place / arm.name
             own = settings(arm, changed(trial.config, base=start, seed=seed), trial, place)
-            if not _carried_out(arm.stage, own, folder, say):
+            if not carried_out(arm.stage, own, folder, say):
                 return None
             if not _ended(trial.out, seed, arm.name):
                 made[arm.name] = str(folder), place / f"{arm.name}.jsonl"
@@ -287,14 +287,14 @@ def _timed(trial: Trial, say: Say) -> bool:
     if trial.warm_up:
         warmed = trial.out / "pace" / "base"
         first = settings(ARMS[0], config, trial, warmed)
-        if not _carried_out("sft", first, warmed, say):
+        if not carried_out("sft", first, warmed, say):
             return False
         config = changed(config, base=str(warmed))
     for name, arm in {_paced_by(arm): arm for arm in trial.arms if arm.start is not None}.items():
         steps = section.refresh if arm.stage == "grpo" and section.pool else TIMED
         short = changed(_taught_by(arm, config), samples=0, **{arm.stage: {"steps": steps}})
         say(f"timing {name}")
-        if not _carried_out(arm.stage, short, trial.out / "pace" / name, say):
+        if not carried_out(arm.stage, short, trial.out / "pace" / name, say):
             return False
     return True
 
@@ -329,7 +329,7 @@ def _taught_by(arm: Arm, config: RunConfig) -> RunConfig:
     return changed(config, sft={"texts": config.sft.texts.model_dump() | none | {only: 1.0}})
 
 
-def _carried_out(stage: Stage, config: RunConfig, folder: Path, say: Say) -> bool:
+def carried_out(stage: Stage, config: RunConfig, folder: Path, say: Say) -> bool:
     """Train, or go on, or find it done or ended; False if stopped by SIGTERM.
 
     A finished run's checkpoints go: of so many runs they would fill the disk.

@@ -8,6 +8,7 @@ label and its mask do.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def recipe_of(product: str, examples: Sequence[Example | Finding]) -> Recipe | N
     """
     reviewed = dict.fromkeys(e.recipe for e in examples if e.recipe is not None)
     folders = dict.fromkeys(e.image.resolve().parent for e in examples)
-    named = (*(path for path in reviewed if path.is_file()), *map(inputs.nearest, folders))
+    named = chain((path for path in reviewed if path.is_file()), map(inputs.nearest, folders))
     path = next((path for path in named if path is not None), None)
     if path is None:
         return recipe.load(recipe.shipped(product)) if product in recipe.SHIPPED else None

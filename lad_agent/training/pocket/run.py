@@ -91,6 +91,7 @@ def train_pocket(
     """
     config = config or PocketConfig()
     if base is not None:
+        base = bases.find_pocket(str(base))
         config = replace(config, base=_checked(base, config))
     logging.disable_progress_bar()
     torch.set_flush_denormal(True)
@@ -142,6 +143,7 @@ def train_rounds(
     Raises:
         As `train_pocket` and `averaging.average`.
     """
+    base = bases.find_pocket(str(base)) if base else None
     began = _checked(base, config) if base else ""
     bind(out, _Rounds(config, number, later_steps, began))
     runs.begin_staged(
@@ -261,7 +263,7 @@ def _pictures(config: PocketConfig) -> int:
 
 def _checked(base: Path, config: PocketConfig) -> str:
     """The fingerprint of a base that can be gone on from."""
-    witness = load_witness(bases.find_pocket(str(base)))
+    witness = load_witness(base)
     assert witness is not None  # every pocket model keeps one
     if witness.head.words != dense.WORDS:
         raise UsageError(f"{base}: made for other products; give a pocket model")
