@@ -38,8 +38,8 @@ REACHED = 0.4
 """Share of a device's matrix speed that training reaches (PaLM reports 0.46)."""
 _TEXT_TOKENS = 400
 """About what a long prompt and its answer take beside the pictures."""
-_PICTURES = 2
-"""A reference and the query."""
+PICTURES = 2
+"""In a prompt, where nothing else is known: a reference and the query."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +195,8 @@ def prepare(model: Any, config: RunConfig, adapter: Path | None) -> Any:
     return model
 
 
-def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
-    """What training takes on each device, from the configuration alone.
+def estimate(base: Base, config: RunConfig, stage: Stage, pictures: int = PICTURES) -> Memory:
+    """What training takes on each device, from the configuration and the `pictures` of a prompt.
 
     Weights, gradients and AdamW's two moments by counting parameters, with autocast's bfloat16
     copies of those that learn, and GRPO's second copy of a model that is trained in full (the
@@ -232,13 +232,13 @@ def estimate(base: Base, config: RunConfig, stage: Stage) -> Memory:
         gradients=4 * learning // shards,
         optimizer=8 * learning // shards,
         activations=max(
-            _activations(shape, config, stage),
-            _answering(shape, config) if stage == "grpo" else 0,
+            _activations(shape, config, stage, pictures),
+            _answering(shape, config, pictures) if stage == "grpo" else 0,
         ),
     )
 
 
-def seconds_a_step(base: Base, config: RunConfig, stage: Stage) -> float:
+def seconds_a_step(base: Base, config: RunConfig, stage: Stage, pictures: int = PICTURES) -> float:
     """About what a step of the real base takes on this device, from counted operations.
 
     Forward takes 2 operations a parameter and token, backward 4, or 2 where only LoRA learns;
@@ -248,7 +248,7 @@ def seconds_a_step(base: Base, config: RunConfig, stage: Stage) -> float:
     """
     shape, share = _config(base), runs.processes()
     language, tower = _parameters(shape)
-    tokens, patches = _prompt(shape, config)
+    tokens, patches = _prompt(shape, config, pictures)
     learn = 2 + (2 if config.adapter == "lora" else 4) + 2 * config.gradient_checkpointing
     see = 6 if config.tower == "trained" else 2
     dtype = getattr(torch, config.precision)
@@ -265,19 +265,26 @@ def seconds_a_step(base: Base, config: RunConfig, stage: Stage) -> float:
     return float(work / (REACHED * operations) + read / bandwidth)
 
 
-def refuse_too_big(base: Base, config: RunConfig, stage: Stage, free: int | None = None) -> Memory:
+def refuse_too_big(
+    base: Base,
+    config: RunConfig,
+    stage: Stage,
+    pictures: int = PICTURES,
+    *,
+    free: int | None = None,
+) -> Memory:
     """The estimate, if it fits into `free` bytes (by default what is free on this device).
 
     Raises:
         PrerequisiteError: it does not; says what would.
     """
-    needed = estimate(base, config, stage)
+    needed = estimate(base, config, stage, pictures)
     free = free_memory() if free is None else free
     if needed.total <= free:
         return needed
     raise PrerequisiteError(
         f"{config.base} needs {needed}, {_size(free)} are free; "
-        f"{_what_fits(base, config, stage, free)}"
+        f"{_what_fits(base, config, stage, pictures, free)}"
     )
 
 
@@ -379,17 +386,17 @@ def _seconds(work: Callable[[], Any], device: torch.device) -> float:
     return time.perf_counter() - begin
 
 
-def _prompt(shape: Qwen2_5_VLConfig, config: RunConfig) -> tuple[int, int]:
+def _prompt(shape: Qwen2_5_VLConfig, config: RunConfig, pictures: int) -> tuple[int, int]:
     """Tokens of a prompt, and patches of its pictures."""
     vision = shape.vision_config
     side = config.image_size // vision.patch_size
-    tokens = _PICTURES * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
-    return tokens, _PICTURES * side**2
+    tokens = pictures * (side // vision.spatial_merge_size) ** 2 + _TEXT_TOKENS
+    return tokens, pictures * side**2
 
 
-def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> int:
+def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage, pictures: int) -> int:
     text, vision = shape.text_config, shape.vision_config
-    prompt, patches = _prompt(shape, config)
+    prompt, patches = _prompt(shape, config, pictures)
     tokens = prompt + (config.grpo.max_completion if stage == "grpo" else 0)
     sequences = config.grpo.micro if stage == "grpo" else config.sft.micro
     layer = 17 * text.hidden_size + 8 * text.intermediate_size
@@ -403,7 +410,7 @@ def _activations(shape: Qwen2_5_VLConfig, config: RunConfig, stage: Stage) -> in
     return int(sequences * (tokens * kept + patches * seen) * width)
 
 
-def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
+def _answering(shape: Qwen2_5_VLConfig, config: RunConfig, pictures: int) -> int:
     """Bytes while a process draws the answers of a step: keys and values of every layer and token,
     and of all prompts at once what one layer makes: 3 i + 2 h values a token, in gate, up and their
     product, or in the tower a patch."""
@@ -411,7 +418,7 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
     # A pool is chosen by every process for itself.
     sharing = 1 if section.pool else runs.processes()
     answers = section.prompts * section.num_generations // sharing
-    prompt, patches = _prompt(shape, config)
+    prompt, patches = _prompt(shape, config, pictures)
     head = text.hidden_size // text.num_attention_heads
     kept = 2 * text.num_hidden_layers * text.num_key_value_heads * head
     made = prompt * (3 * text.intermediate_size + 2 * text.hidden_size)
@@ -421,7 +428,7 @@ def _answering(shape: Qwen2_5_VLConfig, config: RunConfig) -> int:
     return int(answers * (tokens * kept + max(made, seen)) * width)
 
 
-def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:
+def _what_fits(base: Base, config: RunConfig, stage: Stage, pictures: int, free: int) -> str:
     few = {"micro": 1}
     if stage == "grpo":
         draws = min(4, config.grpo.num_generations)
@@ -444,7 +451,7 @@ def _what_fits(base: Base, config: RunConfig, stage: Stage, free: int) -> str:
         ),
     ]
     for words, flags in tries:
-        needed = estimate(base, changed(config, **flags), stage)
+        needed = estimate(base, changed(config, **flags), stage, pictures)
         if needed.total <= free:
             return f"{words} would fit ({_size(needed.total)})"
     return "nothing would fit: take a smaller base or image_size, or share it (FSDP)"

@@ -51,7 +51,9 @@ def write_stages(folder: Path, path: Path) -> None:
     entries = runs.read_lines(folder / "metrics.jsonl")
     found = {stage: series(own) for stage, own in _by_stage(entries)}
     if not found:
-        raise NotFound(f"{folder}: holds no metrics of train pocket or train product")
+        rounds = sorted(folder.glob("round-*"))
+        told = f"each round has its own: {rounds[0]}" if rounds else "nothing was measured yet"
+        raise NotFound(f"{folder}: holds no metrics of its own; {told}")
     spent: dict[str, float] = {}
     for entry in entries:
         if "spent" in entry:

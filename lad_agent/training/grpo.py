@@ -23,7 +23,7 @@ from lad_agent import images as pictures
 from lad_agent import protocol, rationale
 from lad_agent.errors import UsageError
 from lad_agent.reasoners.processing import usable_size
-from lad_agent.training import held_out, runs, stage, synloco, texts
+from lad_agent.training import bases, held_out, runs, stage, synloco, texts
 from lad_agent.training.bases import Base
 from lad_agent.training.config import Grpo, RunConfig
 from lad_agent.training.lessons import Lessons, kept_reviews, learn_from
@@ -346,6 +346,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
         lessons.products if lessons else list(synloco.PRODUCTS),
         lessons.hashes if lessons else {},
         lessons.task_hashes if lessons else {},
+        lessons.pictures if lessons else bases.PICTURES,
         lessons.reviews if lessons else [],
         lessons.learned if lessons else [],
         trainer,

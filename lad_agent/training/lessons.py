@@ -38,6 +38,11 @@ class Lessons:
         return sorted({example.product for example in self.examples})
 
     @property
+    def pictures(self) -> int:
+        """In the largest prompt: the references that are shown, and the query."""
+        return 1 + max(task.references_shown for task in self.tasks.values())
+
+    @property
     def reviews(self) -> list[Example]:
         return [example for example in self.examples if example.by is not None]
 

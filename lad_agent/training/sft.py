@@ -229,6 +229,7 @@ def _plan(config: RunConfig, findings: Iterable[Finding], base: Base, say: Say) 
         lessons.products,
         lessons.hashes,
         lessons.task_hashes,
+        lessons.pictures,
         lessons.reviews,
         lessons.learned,
         partial(trainer_for, lessons),

@@ -35,8 +35,9 @@ class Plan:
     """What a stage is about to do.
 
     `products` are those it learns, `data` and `tasks` hold a hash for each, of its pictures and of
-    what is asked and known of them; `reviews` are the pictures whose label is a person's finding,
-    `learned` the content hashes of all that are learned from.
+    what is asked and known of them; `pictures` is how many stand in the largest prompt; `reviews`
+    are the pictures whose label is a person's finding, `learned` the content hashes of all that
+    are learned from.
     `trainer(config, model, processor, folder, watchers)` is TRL's trainer, ready to train, with
     its checkpoints in `folder`/checkpoints;
     `ask(config, processor, model)` one entry for `samples.jsonl` a picture. `stopped` tells after
@@ -47,6 +48,7 @@ class Plan:
     products: Sequence[str]
     data: Mapping[str, str]
     tasks: Mapping[str, str]
+    pictures: int
     reviews: Sequence[Example]
     learned: Collection[str]
     trainer: Callable[[RunConfig, Any, Any, Path, Sequence[Any]], Any]
@@ -95,7 +97,7 @@ def train(
         raise UsageError(f"{out}: this run has finished; its result is {out / result(config)}")
     told(bases.licence(base))
     plan = make(base, told)
-    told(f"memory: about {bases.refuse_too_big(base, config, stage)}")
+    told(f"memory: about {bases.refuse_too_big(base, config, stage, plan.pictures)}")
     folder = _fit(stage, config, out, base, plan, resume=resume, say=told)
     if folder is None:
         return None
@@ -132,7 +134,8 @@ def dry_run(stage: Stage, config: RunConfig, make: Make, *, say: Say) -> DryRun:
         out = Path(place) / "run"
         brief = changed(config, samples=min(1, config.samples), **{stage: short[stage]})
         _fit(stage, brief, out, small, plan, say=_silent)
-    return DryRun(bases.estimate(base, config, stage), bases.seconds_a_step(base, config, stage))
+    given = base, config, stage, plan.pictures
+    return DryRun(bases.estimate(*given), bases.seconds_a_step(*given))
 
 
 def arguments(

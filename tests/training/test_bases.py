@@ -171,6 +171,21 @@ def test_memory_of_more_is_more(big: Base) -> None:
         assert bases.estimate(big, changed(config, **flags), "sft").total > total
 
 
+def test_every_reference_of_a_prompt_takes_memory_and_time(big: Base) -> None:
+    config = load("qwen2.5-vl-3b-lora")
+    for stage in ("sft", "grpo"):
+        two, five = (bases.estimate(big, config, stage, n) for n in (2, 5))
+        assert two == bases.estimate(big, config, stage)
+        # 256 tokens a picture of 448 x 448, beside 400 of text.
+        assert five.activations > (5 * 256 + 400) / (2 * 256 + 400) * 0.95 * two.activations
+        assert bases.seconds_a_step(big, config, stage, 5) > bases.seconds_a_step(
+            big, config, stage, 2
+        )
+    with pytest.raises(PrerequisiteError, match="would fit"):
+        bases.refuse_too_big(big, config, "grpo", 5, free=20_000_000_000)
+    bases.refuse_too_big(big, config, "grpo", free=20_000_000_000)
+
+
 def test_memory_of_answers_grows_with_all_that_are_drawn_at_once(
     big: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -551,6 +551,20 @@ def test_dry_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "licence" in said[0]
 
 
+def test_memory_counts_every_reference_that_is_shown(
+    config: RunConfig, pictures: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(pictures, tmp_path / "toy")
+    toy.write_recipe(own, references=3)
+    with (own / "recipe.yaml").open("a") as file:
+        file.write("references_shown: 3\n")
+    run, said = changed(config, data={"paths": [own]}), list[str]()
+    told = sft.dry_run(run, say=said.append).memory
+    assert told == bases.estimate(bases.find(config.base), run, "sft", pictures=4)
+    sft.train(changed(run, sft={"steps": 1}), tmp_path / "run", say=said.append)
+    assert f"memory: about {told}" in said
+
+
 # --- bad input
 
 
