@@ -236,6 +236,7 @@ def test_curves_of_rounds_name_the_folder_that_has_them(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "round-1", tmp_path / "round-2"):
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text("{}")
+        (folder / "metrics.jsonl").touch()
     found = CliRunner().invoke(app, ["curves", str(tmp_path)])
     assert isinstance(found.exception, NotFound)
     assert f"each round has its own: {tmp_path / 'round-1'}" in str(found.exception)
