@@ -51,8 +51,9 @@ def write(folder: Path, own: int = 60, others: int = 400) -> None:
         cause, picture = bad(rng)
         save(picture, kit / "bad" / cause / f"{number:02d}.png")
     for number in range(others // 2):
-        save(laid_out(rng, COUNTS, "blue"), judged / "test" / "good" / f"{number:03d}.png")
-        save(bad(rng)[1], judged / "test" / "logical_anomalies" / f"{number:03d}.png")
+        save(laid_out(rng, COUNTS, "blue"), judged / "good" / f"{number:03d}.png")
+        cause, picture = bad(rng)
+        save(picture, judged / "bad" / cause / f"{number:03d}.png")
     for place in (kit, judged):
         save(laid_out(rng, COUNTS, "blue"), place / "reference.png")
         (place / "recipe.yaml").write_text(RECIPE, encoding="utf-8")

@@ -36,6 +36,7 @@ LAYOUT = "MVTec LOCO AD"
 SYNTHETIC = "SynLOCO"
 TRUTH = "truth.jsonl"
 DEFECTS = "defects_config.json"
+MASKS = "ground_truth"
 
 PARTS: tuple[tuple[Split, str, Kind], ...] = (
     ("train", "good", "good"),
@@ -64,7 +65,7 @@ def categories(path: Path) -> list[Path]:
 def folders(path: Path) -> Collection[str]:
     """The folders in `path` that are read, by name."""
     found = categories(path)
-    return (*SPLITS, "ground_truth") if found == [path] else [category.name for category in found]
+    return (*SPLITS, MASKS) if found == [path] else [category.name for category in found]
 
 
 def layout(path: Path) -> str:
@@ -129,9 +130,14 @@ def _is_category(path: Path) -> bool:
 
 
 def _unpacked(folder: Path) -> Iterator[Example | Fault]:
-    wanted = [f"{split}/{name}" for split, name, _ in PARTS] + ["ground_truth", DEFECTS]
+    masks = {name: folder / MASKS / name for _, name, kind in PARTS if kind != "good"}
+    wanted = [f"{split}/{name}" for split, name, _ in PARTS]
+    wanted += [*(f"{MASKS}/{name}" for name in masks), DEFECTS]
     if lacking := [name for name in wanted if not (folder / name).exists()]:
-        yield Fault(f"{folder}: lacks {', '.join(lacking)}; unpack the archive again")
+        yield Fault(
+            f"{folder}: lacks {', '.join(lacking)}; unpack the archive again (pictures of your own "
+            "go into good and bad/<cause>)"
+        )
     known: dict[int, Defect] | None = None
     try:
         known = defects(folder / DEFECTS) if (folder / DEFECTS).is_file() else None
@@ -139,7 +145,8 @@ def _unpacked(folder: Path) -> Iterator[Example | Fault]:
         yield Fault(f"{error}; unpack the archive again")
     for split, name, kind in PARTS:
         for image in pictures(folder / split / name):
-            mask = folder / "ground_truth" / name / image.stem if kind != "good" else None
+            # A folder of masks that is not there is told once, not for every picture.
+            mask = masks[name] / image.stem if name in masks and masks[name].is_dir() else None
             shown = _shown(image, mask, known) if mask else ()
             sha256 = digest(image)
             for found in (shown, sha256):

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+from lad_agent.training import held_out
 from lad_agent.training.evaluation.truth import read_truth
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes
@@ -26,6 +27,8 @@ def test_the_example_writes_a_kit_and_pictures_to_judge_by(tmp_path: Path) -> No
     assert kit.values == {"card": ("blue", "green", "red", "none")}
     labelled = list(open_source(tmp_path / "sewing_kit"))
     assert sorted(one.kind for one in labelled) == ["bad", "bad", "good", "good"]
-    truth = list(read_truth(tmp_path / "pictures").values())
+    judged = tmp_path / "pictures" / "sewing_kit"
+    truth = list(read_truth(judged).values())
     assert [one.product for one in truth] == ["sewing_kit"] * 6
     assert sum(one.anomalous for one in truth) == 3
+    assert len(held_out.pictures(judged)) == 6, "training judges by them too"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def test_what_an_unpacked_category_lacks_is_named(tmp_path: Path) -> None:
     layouts.mask(folder / "ground_truth/logical_anomalies/000/000.png", 7)
     (folder / "train" / "good" / "001.png").write_bytes(b"")
     lacking, empty, value, mask = _faults(folder)
-    assert lacking == f"{folder}: lacks validation/good; unpack the archive again"
+    assert lacking.startswith(f"{folder}: lacks validation/good; unpack the archive again")
     assert empty == f"{folder}/train/good/001.png: the file is empty; download it again"
     assert "grey value 7 is not in defects_config.json" in value
     assert f"no mask in {gone.parent}" in mask
@@ -111,6 +112,16 @@ def test_what_an_unpacked_category_lacks_is_named(tmp_path: Path) -> None:
     assert any("defects_config.json: 0.pixel_value: Field required" in f for f in _faults(folder))
     (folder / "defects_config.json").write_text("")
     assert any("defects_config.json: Invalid JSON" in f for f in _faults(folder))
+
+
+def test_masks_that_are_all_missing_are_told_once(tmp_path: Path) -> None:
+    folder = layouts.loco(tmp_path)
+    shutil.rmtree(folder / "ground_truth" / "logical_anomalies")
+    (lacking,) = _faults(folder)
+    assert lacking == (
+        f"{folder}: lacks ground_truth/logical_anomalies; unpack the archive again "
+        "(pictures of your own go into good and bad/<cause>)"
+    )
 
 
 def test_synloco_brings_facts_rule_and_cause(synthetic: Path) -> None:
