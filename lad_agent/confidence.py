@@ -259,10 +259,14 @@ def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judge
     A verdict that does not show what the model asks for has a confidence of 0.
     """
     plain = raw(judgement)
-    if plain is None or judgement.anomalous is None or judgement.anomaly_score is None:
+    if judgement.anomalous is None or judgement.anomaly_score is None:
         return judgement
     if model is None:
+        if plain is None:
+            return judgement
         sure = plain
+    elif plain is None:
+        sure = 0.0
     elif isinstance(model, Logistic):
         sure = _logistic(judgement, model)
     else:

@@ -134,10 +134,18 @@ def test_isotonic_by_hand() -> None:
         assert found == pytest.approx(0.999 * curve + 0.001 * raw)
 
 
-def test_without_a_verdict_or_its_sources_nothing_changes() -> None:
-    for said in (_said(anomalous=None, well_formed=False), _said(weakest_token=None)):
-        assert confidence.calibrated(said, LOGISTIC) == said
-        assert confidence.calibrated(said, None) == said
+def test_without_a_verdict_nothing_changes() -> None:
+    said = _said(anomalous=None, well_formed=False)
+    for model in (LOGISTIC, ISOTONIC, None):
+        assert confidence.calibrated(said, model) == said
+
+
+def test_a_confidence_that_no_token_shows_is_not_taken_for_a_calibrated_one() -> None:
+    """A reasoner of one's own may say how sure it is and show nothing of its tokens."""
+    said = _said(confidence=1.0, weakest_token=None)
+    for model in (LOGISTIC, ISOTONIC):
+        assert confidence.calibrated(said, model).confidence == 0.0
+    assert confidence.calibrated(said, None) == said
 
 
 def test_without_a_model_the_raw_confidence_comes_back() -> None:

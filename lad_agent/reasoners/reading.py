@@ -24,11 +24,12 @@ def read_drawn(
     `ends[i]` counts the characters of `text` up to and with token i, `logprobs[i]` is its
     log-probability, `alternatives(i)` gives decoded tokens with log-probabilities at its position:
     those that may spell yes or no at least. `complete` is False for an answer cut off at the
-    token limit, which is never read: what would have followed is unknown.
+    token limit, which is never read: what would have followed is unknown. Nor is one of which a
+    token up to the verdict has a log-probability that is no number.
     """
     span = protocol.verdict_span(text) if complete else None
     at = _token_at(span[0], ends) if span else None
-    if span is None or not at:
+    if span is None or not at or not all(map(math.isfinite, logprobs[:at])):
         return Drawn(text, None, None, None, None, len(logprobs))
     lead = text[ends[at - 1] : span[0]]
     # Rounding can leave a token that is certain a hair above 0.

@@ -218,6 +218,19 @@ def test_tokens_that_are_not_the_answers_give_no_figures():
     assert (found.weakest_token, found.p_yes) == (None, None)
 
 
+@pytest.mark.parametrize("value", [math.nan, -math.inf, math.inf])
+@pytest.mark.parametrize("at", range(4))
+def test_a_token_without_a_number_gives_no_figures(at, value):
+    """Whichever it is: min and max of Python pass over a NaN that does not come first."""
+    said = [("<think>", 0.9), ("a", 0.99), ("</think>", 0.9), ("<answer>", 0.9), ("no", 0.9),
+            ("</answer>", 0.9)]  # fmt: skip
+    choice = _choice("<think>a</think><answer>no</answer>", said)
+    assert _read(choice, "toy").weakest_token == pytest.approx(0.9)
+    choice.logprobs.content[at].logprob = value
+    found = _read(choice, "toy")
+    assert (found.weakest_token, found.mean_logprob, found.p_yes) == (None, None, None)
+
+
 def _choice(text, said):
     content = [
         {"token": token, "logprob": math.log(p), "bytes": list(token.encode()),
