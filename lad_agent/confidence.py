@@ -279,11 +279,16 @@ def void(calibration: Calibration, recipe: Recipe, model: str) -> str | None:
 
     Other thresholds do not void it: the confidence keeps its meaning.
     """
-    policy, fitted = recipe.policy, calibration.confidence_model
+    return void_for(calibration, recipe.task_version, recipe.policy, model)
+
+
+def void_for(calibration: Calibration, task_version: str, policy: Policy, model: str) -> str | None:
+    """As `void`, of a recipe of which no more is known than its task and policy."""
+    fitted = calibration.confidence_model
     if isinstance(fitted, Logistic) and fitted.features != FEATURES:
         return "calibrated by another version, from other features; run lad-agent calibrate again"
     for what, made, now in (
-        ("task", calibration.task_version, recipe.task_version),
+        ("task", calibration.task_version, task_version),
         ("model", calibration.model, model),
         ("samples", calibration.samples, policy.samples),
         ("sample_below", calibration.sample_below, policy.sample_below),

@@ -174,6 +174,7 @@ def _store(chosen: Settings) -> list[Finding]:
             schema, name = audit.schema_version, audit.name
             on, alarms = audit.ask(holds.holds), audit.ask(holds.alarms)
             unseen = holds.not_raised(audit.ask(promises.broken), alarms)
+            void = audit.ask(promises.void)
             sinks = audit.ask(outbox.sinks)
     except LadAgentError as error:
         remedy = "give another --store until it is mended"
@@ -189,6 +190,10 @@ def _store(chosen: Settings) -> list[Finding]:
         *(
             Finding("alarm", "alarm", f"{one.product}: {one.what}: {one.detail}", _raise(one))
             for one in unseen
+        ),
+        *(
+            Finding("calibration", "note", f"{told}; until then every part goes to people")
+            for told in void
         ),
         *(_sink(one) for one in sinks),
     ]

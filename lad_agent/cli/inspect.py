@@ -199,7 +199,7 @@ def _exit(gathered: Gathered, report: Report, failing: frozenset[str]) -> None:
 
 def _print(report: Report, out: Path | None) -> None:
     from lad_agent.cli.tables import columns
-    from lad_agent.judgement import Result
+    from lad_agent.judgement import Reason, Result
 
     heads = ("product", "parts", "OK", "NotOK", "escalated", "done earlier")
     products = sorted({done.outcome.product for done in report.done})
@@ -215,6 +215,9 @@ def _print(report: Report, out: Path | None) -> None:
         reasons = [done.outcome.reason.value for done in waiting if done.outcome.reason]
         told = ", ".join(f"{reasons.count(name)} {name}" for name in sorted(set(reasons)))
         typer.echo(f"\nwaiting for a person: {told}\n  lad-agent review list")
+        void = [done for done in waiting if done.outcome.reason is Reason.CALIBRATION_VOID]
+        for product, why in sorted({(done.outcome.product, done.detail or "") for done in void}):
+            typer.echo(f"  {product}: {why}")
     if out is not None:
         typer.echo(f"\nresults: {out}")
 

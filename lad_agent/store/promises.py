@@ -13,7 +13,7 @@ from sqlalchemy import case, func, or_, select
 from sqlalchemy.orm import Session
 
 from lad_agent import promise
-from lad_agent.confidence import Calibration, Promise, standing
+from lad_agent.confidence import Calibration, Promise, standing, void_for
 from lad_agent.judgement import Finding, Result
 from lad_agent.promise import Audited, Line
 from lad_agent.recipe import Policy
@@ -67,8 +67,10 @@ class Watched:
     were decided and `found` are of the promise's class (bad). `rate` of `parts`, between `low` and
     `high` with 95 % certainty each, is of that class, and `allowed` is the most that the promise
     leaves room for. `state` is `kept so far` or `broken` where the audits show it, `open` where
-    they show neither, `unknown` where there is none. The promise is valid for parts with the `mix`
-    of defects that it was made on.
+    they show neither, `unknown` where there is none, and `void` where the calibration does not hold
+    for what is judged now, or by: nothing is promised then, every part goes to people, and
+    `promise` says why. The promise is valid for parts with the `mix` of defects that it was made
+    on.
     """
 
     product: str
@@ -189,13 +191,19 @@ def watched(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Wat
 
 
 def drifted(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[Drifted]:
-    """Confidence and score of every calibration in force, by product."""
+    """Confidence and score of every calibration in force that is not void, by product."""
     return [
         _drifted(one, what, values, waiting)
         for one in _calibrated(session, wanted)
+        if one.void is None
         for newest, waiting in [_newest(session, wanted, one)]
         for what, values in newest.items()
     ]
+
+
+def void(session: Session) -> list[str]:
+    """Every calibration in force that does not hold for what is judged, or by, and why."""
+    return [f"{one.product}: {one.void}" for one in _calibrated(session) if one.void]
 
 
 def broken(session: Session) -> list[Broken]:
@@ -225,14 +233,17 @@ def check(store: "AuditStore", station: str, by: str) -> list[Alarm]:
 
 @dataclass(frozen=True)
 class _Calibrated:
-    """A recipe version in force with its calibration, whose model is in force beside it.
+    """A recipe version in force with its calibration, and the `model` that judges by it.
 
-    Counted are the parts after the last answer or release, `since`, and before the hold that is
-    on, `held`: on hold nothing is decided, so nothing is seen of the promise.
+    `void` says why the calibration does not hold for these, None where it does. Counted are the
+    parts after the last answer or release, `since`, and before the hold that is on, `held`: on hold
+    nothing is decided, so nothing is seen of the promise.
     """
 
     product: str
     recipe_version: str
+    model: str
+    void: str | None
     calibration: Calibration
     policy: Policy
     since: datetime | None
@@ -240,24 +251,28 @@ class _Calibrated:
 
 
 def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list[_Calibrated]:
-    judging = _judging(session)
-    query = select(RecipeRow.product, RecipeRow.recipe_version, RecipeRow.content)
+    judging = sorted(_judging(session))
+    row = RecipeRow
+    query = select(row.product, row.recipe_version, row.task_version, row.content)
     spans: dict[str, tuple[datetime | None, datetime | None]] = {}
+    asked = (wanted.product, wanted.recipe_version, wanted.model)
     found = []
-    for product, version, content in session.execute(
-        query.order_by(RecipeRow.product, RecipeRow.first_at)
+    for product, version, task, content in session.execute(
+        query.order_by(row.product, row.first_at)
     ):
         if not (content or {}).get("calibration"):
             continue
-        # A newer station may have written what this version does not know.
-        calibration = Calibration.model_validate(content["calibration"], extra="ignore")
-        watch = (product, version, calibration.model)
-        asked = (wanted.product, wanted.recipe_version, wanted.model)
-        if watch in judging and all(a in (None, w) for a, w in zip(asked, watch, strict=True)):
+        for watch in judging:
+            fits = all(a in (None, w) for a, w in zip(asked, watch, strict=True))
+            if watch[:2] != (product, version) or not fits:
+                continue
+            # A newer station may have written what this version does not know.
+            calibration = Calibration.model_validate(content["calibration"], extra="ignore")
             policy = Policy.model_validate(content["policy"], extra="ignore")
+            why = void_for(calibration, task, policy, watch[2])
             if product not in spans:
                 spans[product] = _watch(session, product)
-            found.append(_Calibrated(product, version, calibration, policy, *spans[product]))
+            found.append(_Calibrated(*watch, why, calibration, policy, *spans[product]))
     return found
 
 
@@ -287,7 +302,7 @@ def _counts(session: Session, wanted: InspectionFilter, one: _Calibrated) -> Cou
     own = replace(
         wanted,
         recipe_version=one.recipe_version,
-        model=one.calibration.model,
+        model=one.model,
         until=min(ends, default=None),
     )
     return counts(session, own, since=one.since).get((one.product, one.recipe_version), {})
@@ -312,13 +327,16 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         state = "broken"
     elif state == "open" and promise.kept(promised.at_most, line):
         state = "kept so far"
+    told = standing(one.calibration, promised, one.policy)
+    if one.void:
+        state, told = "void", f"{told}, void: {one.void}"
     return Watched(
         product=one.product,
         recipe_version=one.recipe_version,
-        model=one.calibration.model,
+        model=one.model,
         calibrated_at=one.calibration.made_at,
         what=promised.quantity,
-        promise=standing(one.calibration, promised, one.policy),
+        promise=told,
         parts=harmed.parts,
         audited=harmed.audited,
         found=harmed.found,

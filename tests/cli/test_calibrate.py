@@ -281,6 +281,27 @@ def test_certainty_share_and_seed_are_those_asked_for(cli: Cli, line: Path) -> N
     assert (wrong.code, "a certainty of 1; give 0.5 or more" in wrong.error) == (2, True)
 
 
+def test_a_void_calibration_is_told_with_what_to_do(
+    cli: Cli, line: Path, tmp_path: Path, reasoner: Scripted
+) -> None:
+    """By the batch that it sends to people, by `doctor`, and beside the promise."""
+    mine = line / "recipe.yaml"
+    assert cli("calibrate", line, "--recipe", mine, "--escape", 0.1).code == 0
+    asked = mine.read_text()
+    mine.write_text(asked.replace("samples: 0", "samples: 2"))
+    assert mine.read_text() != asked
+    reasoner.script = good
+    write_parts(tmp_path / "shift", 3, "shift")
+    ran = cli("inspect", "shift", "--recipe", mine)
+    why = "line: calibrated for samples 0, this is 2; run lad-agent calibrate again"
+    assert f"3 calibration-void\n  lad-agent review list\n  {why}\n" in ran.out
+    [told] = [one for one in cli("doctor", "--json").json if one["name"] == "calibration"]
+    assert (told["state"], told["detail"].startswith(why)) == ("note", True)
+    [watched] = cli("audit", "stats", "--by", "promise", "--json").json
+    assert watched["state"] == "void"
+    assert cli("audit", "stats", "--by", "drift", "--json").json == []
+
+
 def test_a_promise_that_is_broken_on_the_line_stops_it(
     cli: Cli, line: Path, tmp_path: Path, reasoner: Scripted
 ) -> None:

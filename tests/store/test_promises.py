@@ -269,11 +269,31 @@ def test_a_promise_is_about_the_parts_of_its_model(store: AuditStore, calibrated
     put(store, calibrated, "passed", 200, audits=40)
     put(store, calibrated, "other", 100, audits=40, bad=40, model="another")
     # The other model is in force now: to it nothing was promised.
-    assert store.ask(promises.watched) == store.ask(promises.drifted) == []
+    told = watched(store)
+    assert (told.state, told.model, told.parts) == ("void", "another", 100)
+    why = "calibrated for model scripted, this is another; run lad-agent calibrate again"
+    assert told.promise == f"at most 1.0% escapes, 95% sure, void: {why}"
+    assert store.ask(promises.void) == [f"screw_bag: {why}"]
+    assert store.ask(promises.drifted) == []
     put(store, calibrated, "back", 1)
     assert (watched(store).parts, watched(store).found) == (201, 0)
+    assert store.ask(promises.void) == []
     assert store.ask(lambda s: promises.watched(s, InspectionFilter(model="another"))) == []
     assert promises.check(store, "line-1", "anna") == []
+
+
+def test_a_void_calibration_is_neither_broken_nor_drifted_from(
+    store: AuditStore, tmp_path: Path
+) -> None:
+    """Its parts are recorded with the raw confidence, which no calibration has seen."""
+    void = write_calibrated(tmp_path / "tray", samples=3, on_alarm="hold")
+    put(store, void, "waiting", 300, DOUBT, confidence=0.82)
+    put(store, void, "passed before", 100, audits=40, bad=6)
+    told = watched(store)
+    assert told.state == "void"
+    assert "95% sure, void: calibrated for samples 0, this is 3; run" in told.promise
+    assert promises.check(store, "line-1", "anna") == []
+    assert store.ask(holds.holds) == []
 
 
 @pytest.fixture(scope="module")
