@@ -98,8 +98,8 @@ def calibrate(
     if truth is not None and data is not None:
         judged, left_out = calibration.of_results(data, examples, loaded)
         examples = [part.example for part in judged]
-    named = trained_on or _own_run(chosen, judged)
-    known = [one for path in named for one in calibration.taught(path)]
+    named = {path.resolve(): path for path in (*(trained_on or ()), *_own_run(chosen, judged))}
+    known = [one for path in named.values() for one in calibration.taught(path)]
     for one in known:
         calibration.refuse_trained_on(examples, one.learned)
     parts = _judge(examples, loaded, chosen) if judged is None else judged

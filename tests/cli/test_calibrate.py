@@ -224,6 +224,10 @@ def test_the_run_of_the_reasoner_is_looked_up(
     ran = cli(*asked, "--reasoner", tmp_path / "run" / "model")
     assert (ran.code, "were used in training" in ran.error) == (5, True)
     other = write_parts(tmp_path / "others" / "good", 3, "other")
+    elsewhere = ("--trained-on", tmp_path / "others", "--trained-on", tmp_path / "run")
+    for named in (elsewhere[:2], elsewhere):  # the run is looked up beside what is named
+        ran = cli(*asked, "--reasoner", tmp_path / "run" / "model", *named)
+        assert (ran.code, "were used in training" in ran.error) == (5, True)
     told = config.RunConfig.model_validate(
         {"base": "pocket", "data": {"paths": [str(tmp_path / "others")], "held_out": str(line)}}
     )
