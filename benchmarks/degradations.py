@@ -29,6 +29,7 @@ from typing import Any
 from benchmarks import judged
 from benchmarks.judged import Key, share
 from lad_agent import recipe
+from lad_agent.confidence import percent
 from lad_agent.errors import CheckFailed
 from lad_agent.judgement import Judgement, Result
 from lad_agent.policy import decide_by_recipe
@@ -116,7 +117,7 @@ def main() -> None:
     shipped = {product: recipe.load(recipe.shipped(product)) for product in synloco.PRODUCTS}
     found = {"as shipped": curves(judgements, shipped)}
     if recipes:
-        found[f"calibrated for {options.escape:.0%}"] = curves(judgements, recipes)
+        found[f"calibrated for {percent(options.escape)}"] = curves(judgements, recipes)
     print(markdown(found))
     print(f"\nIn brackets: {SURE:.0%}, exact.")
     for words in refused:

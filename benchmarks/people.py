@@ -59,7 +59,7 @@ def rows(parts: Sequence[Part], escape: float) -> list[list[str]]:
     thirds = [[part for part in parts if third(part) == n] for n in range(3)]
     bad = sum(part.bad for part in parts)
     for words, way in WAYS.items():
-        name = words.format(escape=escape)
+        name = words.format(escape=confidence.percent(escape))
         decided: list[tuple[bool, Result]] = []
         try:
             for n in range(3):
@@ -112,10 +112,10 @@ def _promised(fit: Sequence[Part], others: Sequence[Part], escape: float) -> Dec
 
 WAYS: Mapping[str, Way] = {
     "the shipped recipes as they are": _as_shipped,
-    "raw confidence at {escape:.0%} escapes, for both verdicts": _raw,
-    "raw confidence at {escape:.0%} escapes, for the verdict of good alone": _raw_for_good,
-    "learned confidence at {escape:.0%} escapes, for the verdict of good alone": _learned,
-    "{escape:.0%} escapes promised, 95% sure, for the verdict of good alone": _promised,
+    "raw confidence at {escape} escapes, for both verdicts": _raw,
+    "raw confidence at {escape} escapes, for the verdict of good alone": _raw_for_good,
+    "learned confidence at {escape} escapes, for the verdict of good alone": _learned,
+    "{escape} escapes promised, 95% sure, for the verdict of good alone": _promised,
 }
 
 

@@ -38,6 +38,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import judged
 from benchmarks.judged import FAULTS, GREEDY
+from lad_agent.confidence import percent
 from lad_agent.training import synloco
 from lad_agent.training.calibration import Asked
 from lad_agent.training.calibration.trials import Trials, Way, run
@@ -88,8 +89,8 @@ def main() -> None:
 
 def asked(escapes: Sequence[float], overkills: Sequence[float]) -> dict[str, Asked]:
     """What is promised, by its words."""
-    return {f"{rate:.0%} escapes": Asked(rate, sure=SURE) for rate in escapes} | {
-        f"{rate:.0%} overkill": Asked(None, rate, sure=SURE) for rate in overkills
+    return {f"{percent(rate)} escapes": Asked(rate, sure=SURE) for rate in escapes} | {
+        f"{percent(rate)} overkill": Asked(None, rate, sure=SURE) for rate in overkills
     }
 
 

@@ -94,7 +94,10 @@ def decide(
     store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
-    """Decide about one part; the first decision stands and closes the inspection."""
+    """Decide about one part; the first decision stands and closes the inspection.
+
+    Stopped after the decision was written, the same call closes the inspection.
+    """
     import asyncio
 
     from lad_agent import settings
@@ -130,7 +133,9 @@ async def _decide(review_id: str, decision: ReviewDecision, chosen: Settings) ->
     with open_audit(chosen, create=False) as audit:
         review = _find(audit, review_id)
         try:
-            audit.decide_review(review.id, decision)
+            # The same call again goes on where it was stopped, as by a full disk.
+            if review.decision != decision:
+                audit.decide_review(review.id, decision)
         except NeedsReason as error:
             raise NeedsReason(
                 f"{decision.finding} goes against the reasoner: say why with --comment"

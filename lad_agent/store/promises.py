@@ -1,7 +1,8 @@
 """Whether what the store shows keeps what the calibrations in force have promised.
 
-Each watch is of one recipe version and the model that it was calibrated for, while some station
-judges with both: another version, calibration or model begins a new one.
+Each watch is of one recipe version and a model that some station judges with by it; it is void if
+that is not the model that was calibrated for. Another version, calibration or model begins a new
+one.
 """
 
 from collections.abc import Sequence

@@ -243,7 +243,7 @@ def test_a_promise_that_was_always_refused_was_never_broken() -> None:
 def test_every_way_sends_parts_to_people() -> None:
     head, *rows = people.rows(parts(1200, 1200, wrong=0.15), 0.05)
     assert {len(row) for row in rows} == {len(head)}
-    assert [row[0] for row in rows] == [name.format(escape=0.05) for name in people.WAYS]
+    assert [row[0] for row in rows] == [name.format(escape="5%") for name in people.WAYS]
     passed, rejected = ([float(row[n].split("%")[0]) for row in rows] for n in (4, 5))
     assert passed[4] < passed[3] < 6.5
     # One threshold on the same confidence: what it is held against differs, and that alone.

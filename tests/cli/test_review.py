@@ -89,6 +89,24 @@ def test_a_decision_closes_the_inspection_and_its_pause(
     assert [review["decision"] for review in decided] == ["nonconforming", "conforming"]
 
 
+def test_a_decision_that_was_stopped_half_way_is_finished_by_the_same_call(
+    cli: Cli, waiting: list[str], tmp_path: Path
+) -> None:
+    """A disk that is full between the record and the end of the pause, say."""
+    made = ReviewDecision(finding=Finding.CONFORMING, comment="looked", by="ann")
+    with open_store("lad-agent.db") as audit:
+        audit.decide_review(waiting[0], made)
+    assert _pauses(tmp_path) == 2
+    asked = ("review", "decide", waiting[0], "--finding", "conforming", "--by", "ann")
+    other = cli(*asked, "--comment", "looked twice")
+    assert (other.code, "the first decision stands" in other.error) == (2, True)
+    ran = cli(*asked, "--comment", "looked")
+    assert (ran.code, ran.out) == (0, "tray/part-000.png: OK, decided by ann\n")
+    assert _pauses(tmp_path) == 1
+    shown = cli("audit", "show", cli("review", "show", waiting[0], "--json").json["inspection"])
+    assert shown.out.count("review.decided") == 1
+
+
 def test_a_decision_is_in_the_results_of_the_next_run(
     cli: Cli, waiting: list[str], tmp_path: Path
 ) -> None:

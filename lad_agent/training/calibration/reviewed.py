@@ -40,7 +40,9 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
     It ends before the oldest part that waits for a person: what people leave for later is no
     matter of chance, so the parts around it that they did decide are no sample of the line. Of
     several attempts at one picture the last one counts, of several pictures of one part the last
-    one, of several models the last one's parts.
+    one, of several models the last one's parts. Where the audit rate has changed, it is one sample
+    at the newest rate: parts drawn at a higher one are thinned to it, as their draws allow, and
+    those drawn at a lower one are left out, because more of their kind are missing.
 
     Raises:
         CheckFailed: no part of the sample is decided.
@@ -68,6 +70,10 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
     newest = found[-1][1].part.judgement.model
     own = [(one, line) for one, line in found if line.part.judgement.model == newest]
     left_out[f"were judged by another model than {newest}"] = len(found) - len(own)
+    rate = own[-1][0].audit_rate
+    alike = [(one, line) for one, line in own if _drawn_at(one, rate)]
+    left_out[f"another audit rate than {rate:.3g} has drawn"] = len(own) - len(alike)
+    own = alike
     complete = list(takewhile(lambda pair: pair[0].finding is not None, own))
     if not complete:
         waits = own[0][0].outcome
@@ -89,10 +95,15 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
 
 def _drawn(one: Reviewed) -> bool:
     """Whether the part was to be seen by a person whatever was said about it."""
-    sha256 = one.outcome.image_sha256
-    if sha256 is None or one.audit_rate is None:
+    return _drawn_at(one, one.audit_rate)
+
+
+def _drawn_at(one: Reviewed, rate: float | None) -> bool:
+    """Whether the part belongs to the sample of all that were drawn at that rate or a higher."""
+    sha256, own = one.outcome.image_sha256, one.audit_rate
+    if sha256 is None or own is None or rate is None:
         return False
-    return audit_draw(sha256, one.outcome.recipe_version) < one.audit_rate
+    return rate <= own and audit_draw(sha256, one.outcome.recipe_version) < rate
 
 
 def _example(one: Reviewed) -> Example:

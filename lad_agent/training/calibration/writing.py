@@ -75,7 +75,13 @@ def _set(text: str, key: str, values: Mapping[str, Any]) -> str:
     node = next((value for name, value in root.value if name.value == key), None)
     if not isinstance(node, yaml.MappingNode):
         pairs = ", ".join(f"{k}: {_scalar(v)}" for k, v in values.items() if v is not None)
-        return _insert(text, root, [f"{key}: {{{pairs}}}"]) if pairs else text
+        if not pairs:
+            return text
+        if node is None:
+            return _insert(text, root, [f"{key}: {{{pairs}}}"])
+        start = node.start_mark.index
+        space = "" if text[start - 1].isspace() else " "
+        return f"{text[:start]}{space}{{{pairs}}}{text[node.end_mark.index :]}"
     there = {name.value: value for name, value in node.value}
     new = [f"{k}: {_scalar(v)}" for k, v in values.items() if k not in there and v is not None]
     if new:

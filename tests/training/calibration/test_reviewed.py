@@ -65,6 +65,26 @@ def test_at_an_audit_rate_of_1_every_reviewed_part_is_taken(loaded: Recipe) -> N
     assert {part.example.rule for part in parts if part.bad} == {"R1"}
 
 
+def test_a_rate_that_has_changed_gives_one_sample_at_the_newest(loaded: Recipe) -> None:
+    """A lot that was seen whole would count five times as much as those seen by the fifth."""
+    lot = [_one(loaded, n, bad=True, rate=1.0) for n in range(200)]
+    rare = [_one(loaded, n, bad=False, rate=0.1) for n in range(200, 400)]
+    now = [_one(loaded, n, bad=False, rate=0.2) for n in range(400, 600)]
+    parts, notes = of_reviews([*lot, *rare, *now], loaded)
+    below = [audit_draw(one.outcome.image_sha256 or "", loaded.recipe_version) for one in lot]
+    assert sum(part.bad for part in parts) == sum(draw < 0.2 for draw in below) > 20
+    assert all(int(part.example.image.stem) not in range(200, 400) for part in parts)
+    assert len(parts) < 130
+    left = (
+        200
+        - sum(part.bad for part in parts)
+        + sum(
+            audit_draw(one.outcome.image_sha256 or "", loaded.recipe_version) < 0.1 for one in rare
+        )
+    )
+    assert notes == [f"{left} reviewed parts that another audit rate than 0.2 has drawn"]
+
+
 def test_parts_without_a_picture_an_answer_or_a_known_rate(loaded: Recipe) -> None:
     gated = _one(
         loaded, 1, bad=True, anomalous=None, anomaly_score=None, confidence=None,

@@ -100,6 +100,15 @@ def test_a_recipe_of_before_calibrations_keeps_its_version(path: Path) -> None:
     assert after.policy.pass_confidence is not None
 
 
+@pytest.mark.parametrize("empty", ["calibration: null", "calibration:", "calibration: ~  # later"])
+def test_a_calibration_that_was_emptied_by_hand_is_filled(path: Path, empty: str) -> None:
+    path.write_text(TEXT.replace("policy:", f"{empty}\npolicy:"))
+    after = write(path, choose(parts(100, 100), recipe.load(path), Asked(0.05, fit_share=0)))
+    assert after.calibration is not None
+    assert path.read_text().count("calibration:") == 1
+    assert path.read_text().count("# later") == empty.count("# later")
+
+
 def _fewer_draws(path: Path) -> recipe.Recipe:
     path.write_text(TEXT.split("policy:")[0] + "policy: {samples: 0}\n")
     return recipe.load(path)
