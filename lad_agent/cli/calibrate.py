@@ -184,27 +184,31 @@ def _doubts(known: list[Taught], parts: list[Part]) -> list[str]:
 
 def _reviewed(chosen: Settings, since: str | None, recipe: Recipe) -> list[Reviewed]:
     """Every recorded part of the recipe's product that has a review, decided or not."""
+    from lad_agent.recipe import Policy
     from lad_agent.store import ReviewFilter, open_store
     from lad_agent.training.calibration import Reviewed
 
     wanted = ReviewFilter(product=recipe.product, since=options.moment(since))
     found: list[Reviewed] = []
-    rates: dict[str, float | None] = {}
+    policies: dict[str, Policy | None] = {}
     with open_store(chosen.store, create=False) as audit:
         for review in audit.reviews(wanted):
             outcome, decision = review.inspected.outcome, review.decision
             if outcome is None:
                 continue
             version = outcome.recipe_version
-            if version not in rates:
+            if version not in policies:
                 said = audit.history(outcome.id).recipe
-                rates[version] = said["policy"]["audit_rate"] if said else None
+                # A newer station may have written what this version does not know.
+                policies[version] = (
+                    Policy.model_validate(said["policy"], extra="ignore") if said else None
+                )
             found.append(
                 Reviewed(
                     outcome,
                     decision.finding if decision else None,
                     decision.rule if decision else None,
-                    rates[version],
+                    policies[version],
                 )
             )
     return found

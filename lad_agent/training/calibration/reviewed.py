@@ -16,22 +16,24 @@ from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
 from lad_agent.policy import audit_draw
-from lad_agent.recipe import Recipe
+from lad_agent.recipe import Policy, Recipe
 from lad_agent.training.calibration.parts import Line, Part, one_of_each, part_of
 from lad_agent.training.sources import Example
+
+_OTHERWISE = "were judged for another task, by other draws, or by an older version"
 
 
 @dataclass(frozen=True)
 class Reviewed:
     """A recorded part with a review; `finding` is None while it waits for a person.
 
-    `audit_rate` is that of the recipe version it was judged by, None where it was not recorded.
+    `policy` is that of the recipe version it was judged by, None where it was not recorded.
     """
 
     outcome: Outcome
     finding: Finding | None
     rule: str | None
-    audit_rate: float | None
+    policy: Policy | None
 
 
 def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part], list[str]]:
@@ -58,7 +60,10 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
         try:
             line = part_of(entry, known={example.sha256: example}, recipe=recipe)
         except ValueError:
-            left_out["were judged for another task, by other draws, or by an older version"] += 1
+            left_out[_OTHERWISE] += 1
+            continue
+        if one.policy is None or _way(one.policy) != _way(recipe.policy):
+            left_out[_OTHERWISE] += 1
             continue
         if line is not None:
             found.append((one, line))
@@ -70,7 +75,7 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
     newest = found[-1][1].part.judgement.model
     own = [(one, line) for one, line in found if line.part.judgement.model == newest]
     left_out[f"were judged by another model than {newest}"] = len(found) - len(own)
-    rate = own[-1][0].audit_rate
+    rate = _rate(own[-1][0])
     alike = [(one, line) for one, line in own if _drawn_at(one, rate)]
     left_out[f"another audit rate than {rate:.3g} has drawn"] = len(own) - len(alike)
     own = alike
@@ -95,15 +100,24 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
 
 def _drawn(one: Reviewed) -> bool:
     """Whether the part was to be seen by a person whatever was said about it."""
-    return _drawn_at(one, one.audit_rate)
+    return _drawn_at(one, _rate(one))
 
 
-def _drawn_at(one: Reviewed, rate: float | None) -> bool:
+def _drawn_at(one: Reviewed, rate: float) -> bool:
     """Whether the part belongs to the sample of all that were drawn at that rate or a higher."""
-    sha256, own = one.outcome.image_sha256, one.audit_rate
-    if sha256 is None or own is None or rate is None:
+    sha256 = one.outcome.image_sha256
+    if sha256 is None or rate > _rate(one):
         return False
-    return rate <= own and audit_draw(sha256, one.outcome.recipe_version) < rate
+    return audit_draw(sha256, one.outcome.recipe_version) < rate
+
+
+def _rate(one: Reviewed) -> float:
+    return one.policy.audit_rate if one.policy else 0.0
+
+
+def _way(policy: Policy) -> tuple[int, float, int | None]:
+    """How more is asked where a part is in doubt."""
+    return policy.samples, policy.sample_below, policy.other_references
 
 
 def _example(one: Reviewed) -> Example:

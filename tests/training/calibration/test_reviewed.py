@@ -1,6 +1,7 @@
 """Findings of reviews as parts: a random sample of the line, whatever became of its parts."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,7 +39,8 @@ def _one(
         "sum_logprob": -0.2, "image_quality": 0.5,
     }  # fmt: skip
     finding = {True: Finding.NONCONFORMING, False: Finding.CONFORMING, None: None}[bad]
-    return Reviewed(Outcome(**told | more), finding, "R1" if bad else None, rate)
+    policy = None if rate is None else loaded.policy.model_copy(update={"audit_rate": rate})
+    return Reviewed(Outcome(**told | more), finding, "R1" if bad else None, policy)
 
 
 def test_what_was_drawn_is_taken_whether_it_was_escalated_or_audited(loaded: Recipe) -> None:
@@ -117,6 +119,18 @@ def test_what_is_left_out_is_told(loaded: Recipe) -> None:
         "2 reviewed parts that came after one that waits for a person yet: decide it first",
         "1 earlier pictures of parts that were photographed again",
     ]
+
+
+@pytest.mark.parametrize("way", [{"other_references": 4}, {"sample_below": 0.5}, {"samples": 9}])
+def test_parts_of_another_way_of_asking_are_left_out(loaded: Recipe, way: dict[str, Any]) -> None:
+    """Four answers that were drawn are not four under other references, though both are four."""
+    other = _one(loaded, 0, weakest_token=0.4, samples=loaded.policy.more_answers)
+    assert len(of_reviews([other, _one(loaded, 1)], loaded)[0]) == 2
+    assert other.policy is not None
+    changed = replace(other, policy=other.policy.model_copy(update=way))
+    parts, [note] = of_reviews([changed, _one(loaded, 1)], loaded)
+    assert [part.example.image.name for part in parts] == ["1.png"]
+    assert note.startswith("1 reviewed parts that were judged for another task, by other draws")
 
 
 def test_parts_that_wait_are_no_matter_of_chance(loaded: Recipe) -> None:
