@@ -204,7 +204,7 @@ def item(
         references=len(recipe.get("references", [])),
         scales=_scales(judgement, recipe) if judgement else (),
         past=() if blind else tuple(_past(one) for one in past if one.id != review.inspected.id),
-        trail=tuple(_trail(review.id, history)),
+        trail=tuple(_trail(review.id, history, blind=blind)),
         reason_for=contrary(review.kind, outcome.anomalous) if outcome else None,
     )
 
@@ -374,7 +374,8 @@ def _past(one: Inspected) -> Happened:
     return Happened(one.opened_at, told, f"attempt {one.intake.attempt} at {one.intake.station}")
 
 
-def _trail(review_id: str, history: History) -> list[Happened]:
+def _trail(review_id: str, history: History, *, blind: bool) -> list[Happened]:
+    """What became of a review so far; of an audit that waits again, not what was found."""
     told = []
     for event in history.events:
         said = event.payload
@@ -383,11 +384,15 @@ def _trail(review_id: str, history: History) -> list[Happened]:
         if event.type == projections.REVIEW_OPENED:
             told.append(Happened(event.at, "opened"))
         elif event.type == projections.REVIEW_DECIDED:
+            if blind:
+                told.append(Happened(event.at, f"{event.actor}: decided"))
+                continue
             found = said["disposition"] or said["finding"]
             rule = f", {said['rule']}" if said["rule"] else ""
             told.append(Happened(event.at, f"{event.actor}: {found}{rule}", said["comment"] or ""))
         elif event.type == projections.REVIEW_UNDONE:
-            told.append(Happened(event.at, f"{event.actor}: taken back", said["reason"]))
+            why = "" if blind else said["reason"]
+            told.append(Happened(event.at, f"{event.actor}: taken back", why))
     return told
 
 

@@ -206,6 +206,20 @@ def test_undo_appends_and_never_erases(
     assert "olga: taken back" in page
 
 
+def test_an_audit_that_was_taken_back_does_not_tell_what_was_found(
+    web: httpx.Client, store: AuditStore, pictures: Path
+) -> None:
+    review = review_of(store, floor.audit(store, pictures, 0))
+    store.decide_review(review, SCRAP.model_copy(update={"comment": "bent washer"}))
+    assert "anna: scrap, R1" in web.get(f"/reviews/{review}").text
+    store.undo_review(review, "anna", "the washer is straight")
+    page = web.get(f"/reviews/{review}").text
+    assert "anna: decided" in page
+    assert "anna: taken back" in page
+    for told in ("scrap, R1", "bent washer", "the washer is straight"):
+        assert told not in page
+
+
 def test_the_shift_and_how_the_part_ended_before_stand_on_top(
     web: httpx.Client, store: AuditStore, pictures: Path
 ) -> None:
