@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
@@ -186,6 +186,7 @@ def choose(
     changes, kept = _thresholds(judged, recipe.uncalibrated, asked)
     policy = recipe.policy.model_copy(update=changes)
     told += _notes(judged, asked) + _ended(recipe, parts[0].judgement.model, kept)
+    told += _set_by_hand(recipe, changes)
     made = Calibration(
         product=recipe.product,
         task_version=recipe.task_version,
@@ -458,6 +459,17 @@ def _ended(recipe: Recipe, model: str, kept: Sequence[Promise]) -> list[str]:
         f"the recipe's promise of {promise} ends: it was not asked for again"
         for promise in _in_force(recipe, model)
         if promise.quantity not in renewed
+    ]
+
+
+def _set_by_hand(recipe: Recipe, changes: Mapping[str, float | None]) -> list[str]:
+    """A threshold of an uncalibrated recipe that ends, and what stands in its place."""
+    own, least = recipe.policy.reject_confidence, recipe.policy.min_confidence
+    if recipe.calibration is not None or own is None or changes.get("reject_confidence", own):
+        return []
+    return [
+        f"reject_confidence {own:g} ends, which was set by hand: verdicts of bad stand by "
+        f"min_confidence {least:g}; promise --overkill to choose it, or set it again"
     ]
 
 

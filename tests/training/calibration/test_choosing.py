@@ -33,6 +33,18 @@ def made(many: list[Part], loaded: Recipe) -> Made:
     return choose(many, loaded, Asked(overkill=0.05))
 
 
+def test_a_threshold_that_was_set_by_hand_does_not_end_without_a_word(
+    many: list[Part], loaded: Recipe
+) -> None:
+    strict = replace(loaded, policy=loaded.policy.model_copy(update={"reject_confidence": 0.95}))
+    found = choose(many, strict, Asked(escape=0.05))
+    assert found.policy.reject_confidence is None
+    words = "reject_confidence 0.95 ends, which was set by hand: verdicts of bad stand by "
+    assert sum(note.startswith(words) for note in found.calibration.notes) == 1
+    for told in (choose(many, strict, Asked(overkill=0.05)), choose(many, loaded, Asked(0.05))):
+        assert not any("set by hand" in note for note in told.calibration.notes)
+
+
 def test_no_part_both_fits_and_chooses(many: list[Part], made: Made) -> None:
     calibration = made.calibration
     assert calibration.fitted_on.good + calibration.chosen_on.good == 700
