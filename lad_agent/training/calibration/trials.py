@@ -210,7 +210,8 @@ def lenient(parts: Sequence[Part], policy: Policy, rate: float, *, bad: bool = T
     """The most lenient threshold at which no more than `rate` of these very bad parts passes, or
     of these very good ones is rejected.
 
-    1 where there is none. It says nothing of other parts: that is what a promise is for.
+    Infinite where there is none: a confidence of 1 is sure enough for a threshold of 1. It says
+    nothing of other parts: that is what a promise is for.
     """
     verdict = Result.OK if bad else Result.NOT_OK
     stands = [part for part in parts if side(part.judgement, policy) is verdict]
@@ -218,7 +219,7 @@ def lenient(parts: Sequence[Part], policy: Policy, rate: float, *, bad: bool = T
     harmed = np.sort([part.judgement.confidence or 0.0 for part in stands if part.bad == bad])
     seen = len(harmed) - np.searchsorted(harmed, levels, side="left")
     kept = levels[seen <= rate * sum(part.bad == bad for part in parts)]
-    return float(kept[0]) if len(kept) else 1.0
+    return float(kept[0]) if len(kept) else math.inf
 
 
 def _naive(parts: Sequence[Part], policy: Policy, rate: float, *, bad: bool) -> Policy:

@@ -12,9 +12,9 @@ from lad_agent.judgement import Result
 from lad_agent.policy import decide
 from lad_agent.recipe import Recipe
 from lad_agent.training.calibration import Asked, Part, choose
-from lad_agent.training.calibration.trials import THE_OTHERS, run
+from lad_agent.training.calibration.trials import THE_OTHERS, lenient, run
 from tests.scripted import write_recipe
-from tests.training.calibration.synthetic import parts
+from tests.training.calibration.synthetic import part, parts
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,15 @@ def test_what_is_refused_counts_as_held_and_not_as_kept(loaded: Recipe) -> None:
     assert promised.held_interval[0] > promised.kept_interval[0]
     naive = found[THE_OTHERS].naive
     assert (naive.sets, naive.given, naive.held) == (20, 20, naive.kept)
+
+
+def test_where_the_surest_are_wrong_too_no_threshold_lets_them_pass(loaded: Recipe) -> None:
+    """As sure as can be: even a threshold of 1 would let them."""
+    sure = [part(f"bad{n}", bad=True, says_bad=False, sure=1.0) for n in range(3)]
+    found = [*sure, *(part(f"good{n}", bad=False, says_bad=False, sure=1.0) for n in range(3))]
+    least = lenient(found, loaded.policy, 0.01)
+    policy = loaded.policy.model_copy(update={"pass_confidence": least})
+    assert {decide(one.judgement, policy).result for one in found} == {Result.NOT_DECIDABLE}
 
 
 def test_a_picture_that_is_there_twice_is_refused(loaded: Recipe) -> None:
