@@ -22,6 +22,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from lad_agent import images, recipe
+from lad_agent.confidence import ASKING
 from lad_agent.judgement import Judgement
 from lad_agent.promise import SURE, lower_bound, upper_bound
 from lad_agent.reasoners import EMBEDDED
@@ -202,7 +203,7 @@ def sha256(photograph: Image.Image) -> str:
 
 def asked_sha256(task: Recipe) -> str:
     """Of all in a recipe, and in the photographs' size, that a judgement depends on."""
-    policy = task.policy.model_dump_json(include={"samples", "sample_below", "other_references"})
+    policy = task.policy.model_dump_json(include=set(ASKING))
     return hashlib.sha256(f"{task.task_version} {policy} {SIZE}".encode()).hexdigest()
 
 

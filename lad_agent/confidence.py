@@ -35,6 +35,10 @@ FEATURES = (
 EITHER_WAY = frozenset({"says_anomalous"})
 """Of these the more may mean the less sure; of all others more never does."""
 
+ASKING = ("samples", "sample_below", "other_references")
+"""Values of a policy that say how more is asked where a part is in doubt; others, and confidence
+means something else."""
+
 KEPT_ORDER = 0.001
 """Share of the raw confidence in an isotonic one: within a step its order is kept."""
 
@@ -290,9 +294,7 @@ def void_for(calibration: Calibration, task_version: str, policy: Policy, model:
     for what, made, now in (
         ("task", calibration.task_version, task_version),
         ("model", calibration.model, model),
-        ("samples", calibration.samples, policy.samples),
-        ("sample_below", calibration.sample_below, policy.sample_below),
-        ("other_references", calibration.other_references, policy.other_references),
+        *((name, getattr(calibration, name), getattr(policy, name)) for name in ASKING),
     ):
         if made != now:
             return f"calibrated for {what} {made}, this is {now}; run lad-agent calibrate again"

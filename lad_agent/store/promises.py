@@ -261,18 +261,21 @@ def _calibrated(session: Session, wanted: InspectionFilter = EVERYTHING) -> list
     for product, version, task, content in session.execute(
         query.order_by(row.product, row.first_at)
     ):
-        if not (content or {}).get("calibration"):
+        own = [
+            watch
+            for watch in judging
+            if watch[:2] == (product, version)
+            and all(a in (None, w) for a, w in zip(asked, watch, strict=True))
+        ]
+        if not own or not (content or {}).get("calibration"):
             continue
-        for watch in judging:
-            fits = all(a in (None, w) for a, w in zip(asked, watch, strict=True))
-            if watch[:2] != (product, version) or not fits:
-                continue
-            # A newer station may have written what this version does not know.
-            calibration = Calibration.model_validate(content["calibration"], extra="ignore")
-            policy = Policy.model_validate(content["policy"], extra="ignore")
+        # A newer station may have written what this version does not know.
+        calibration = Calibration.model_validate(content["calibration"], extra="ignore")
+        policy = Policy.model_validate(content["policy"], extra="ignore")
+        if product not in spans:
+            spans[product] = _watch(session, product)
+        for watch in own:
             why = void_for(calibration, task, policy, watch[2])
-            if product not in spans:
-                spans[product] = _watch(session, product)
             found.append(_Calibrated(*watch, why, calibration, policy, *spans[product]))
     return found
 

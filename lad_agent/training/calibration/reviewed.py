@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+from lad_agent.confidence import ASKING
 from lad_agent.errors import CheckFailed, UsageError
 from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
@@ -115,9 +117,8 @@ def _rate(one: Reviewed) -> float:
     return one.policy.audit_rate if one.policy else 0.0
 
 
-def _way(policy: Policy) -> tuple[int, float, int | None]:
-    """How more is asked where a part is in doubt."""
-    return policy.samples, policy.sample_below, policy.other_references
+def _way(policy: Policy) -> list[Any]:
+    return [getattr(policy, name) for name in ASKING]
 
 
 def _example(one: Reviewed) -> Example:

@@ -106,7 +106,7 @@ def mask_rules(folder: Path, image: Path, classes: Mapping[int, str]) -> frozens
         UsageError: a mask cannot be read.
     """
     try:
-        values = loco.mask_values(folder / "ground_truth" / image.parent.name / image.stem)
+        values = loco.mask_values(folder / loco.MASKS / image.parent.name / image.stem)
     except UnreadableInput as error:
         raise UsageError(f"the mask {error}; copy it again") from error
     return frozenset(rule for value, rule in classes.items() if value in values)
