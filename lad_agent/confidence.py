@@ -39,6 +39,12 @@ ASKING = ("samples", "sample_below", "other_references")
 """Values of a policy that say how more is asked where a part is in doubt; others, and confidence
 means something else."""
 
+JUDGING = 1
+"""Version of all else that a judgement depends on: how a picture is prepared and gated, what the
+prompt says, what each feature means. Raise it where one of them changes: what was calibrated before
+is void then.
+"""
+
 KEPT_ORDER = 0.001
 """Share of the raw confidence in an isotonic one: within a step its order is kept."""
 
@@ -125,7 +131,8 @@ class Calibration(_Strict):
     """One calibration: what it holds for, what it was made from, what it promises.
 
     `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
-    recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
+    recipe's way of asking more where it is in doubt, `judging` the version of all else (`JUDGING`).
+    `data_sha256` hashes content and label of
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
     others, on which the thresholds were chosen; `kinds` counts the others by defect. `by` is
     who answers for it, `software` the versions it was made with, `source` says where the parts
@@ -141,6 +148,7 @@ class Calibration(_Strict):
     samples: int
     sample_below: float
     other_references: int | None = None
+    judging: int = 1
     made_at: str
     data_sha256: str
     seed: int
@@ -291,6 +299,11 @@ def void_for(calibration: Calibration, task_version: str, policy: Policy, model:
     fitted = calibration.confidence_model
     if isinstance(fitted, Logistic) and fitted.features != FEATURES:
         return "calibrated by another version, from other features; run lad-agent calibrate again"
+    if calibration.judging != JUDGING:
+        return (
+            "calibrated by another version, which prepared pictures or asked otherwise; "
+            "run lad-agent calibrate again"
+        )
     for what, made, now in (
         ("task", calibration.task_version, task_version),
         ("model", calibration.model, model),

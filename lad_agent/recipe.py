@@ -9,6 +9,7 @@ what was calibrated for it; a new rule does not.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,7 +75,7 @@ class Policy(_Strict):
     pass_confidence: Share | None = None
     reject_confidence: Share | None = None
     sample_below: Share = 0.9
-    samples: int = Field(default=8, ge=0, le=64)
+    samples: int = Field(default=0, ge=0, le=64)
     other_references: int | None = Field(default=None, ge=1, le=15)
     time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
     audit_rate: Share = 0.02
@@ -148,7 +149,8 @@ class Recipe:
     """A validated recipe with its reference images found and hashed.
 
     `references` are absolute paths; `reference_sha256` are the hashes of their bytes;
-    `references_shown` of them stand in one prompt.
+    `references_shown` of them stand in one prompt. `damaged` says that the file
+    names a calibration that cannot be used and was left out (`load` with `anew`).
     """
 
     product: str
@@ -163,6 +165,7 @@ class Recipe:
     path: Path
     calibration: Calibration | None = None
     references_shown: int = 1
+    damaged: bool = False
 
     def shown(self, turn: int) -> slice:
         """Which references a prompt shows: of turn 0 the first, of each further one the next."""
@@ -171,7 +174,7 @@ class Recipe:
     @property
     def uncalibrated(self) -> Policy:
         """The policy without a calibration's thresholds, which are on its own scale."""
-        if self.calibration is None:
+        if self.calibration is None and not self.damaged:
             return self.policy
         return self.policy.model_copy(update={"pass_confidence": None, "reject_confidence": None})
 
@@ -212,8 +215,11 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
         task["references_shown"] = content.references_shown
     # What is not set is left out, so that a new setting changes no recipe's version.
     whole = {**task, "policy": content.policy.model_dump(exclude_none=True)}
+    made = None
     if content.calibration is not None:
         whole["calibration"] = content.calibration.sha256
+        with suppress(ValueError):  # a fault above, unless it is to be made anew
+            made = _calibration(path, content.calibration)
     return Recipe(
         product=content.product,
         rules=content.rules,
@@ -225,8 +231,9 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
         task_version=_version(task),
         recipe_version=_version(whole),
         path=path.resolve(),
-        calibration=_calibration(path, content.calibration) if content.calibration else None,
+        calibration=made,
         references_shown=content.references_shown,
+        damaged=content.calibration is not None and made is None,
     )
 
 
@@ -297,9 +304,7 @@ def _read(path: Path, *, anew: bool = False) -> tuple[RecipeFile | None, list[Fa
         try:
             _calibration(path, content.calibration)
         except ValueError as error:
-            if anew:
-                content = content.model_copy(update={"calibration": None})
-            else:
+            if not anew:
                 faults.append(Fault(lines[("calibration",)], str(error)))
     return content, sorted(faults, key=lambda fault: fault.line)
 

@@ -75,6 +75,8 @@ def check(
                 typer.echo(f"{path}: in order; {loaded.product}, {len(loaded.rules)} rules")
                 for told in _promised(loaded):
                     typer.echo(f"{path}: promised: {told}")
+                if loaded.calibration is not None:
+                    typer.echo(f"{path}: valid for: {loaded.calibration.valid_for}")
     bad = sum(map(bool, found.values()))
     if bad:
         raise CheckFailed(f"{bad} of {len(paths)} recipes cannot be used; mend the lines above")

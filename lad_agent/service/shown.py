@@ -9,9 +9,11 @@ from typing import Any, cast
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
+from lad_agent import promise
 from lad_agent.cells import CELLS, GRID
 from lad_agent.inspection import ReviewKind, contrary
-from lad_agent.judgement import Disposition, Finding, Judgement, Reason
+from lad_agent.judgement import Disposition, Finding, Judgement, Reason, Result
+from lad_agent.promise import Audited
 from lad_agent.recipe import Policy, Region
 from lad_agent.service import charts
 from lad_agent.store import (
@@ -21,6 +23,7 @@ from lad_agent.store import (
     Review,
     ReviewFilter,
     projections,
+    promises,
     stats,
 )
 from lad_agent.store.review_queue import Decided, Group
@@ -231,7 +234,8 @@ def dashboard(session: Session, hours: int, moment: datetime) -> Dashboard:
     labels = _hours(since, moment)
     every = stats.yields(session, wanted, "hour")
     counted = {one.group: one for one in every}
-    audits = {one.product: one for one in stats.audits(session, wanted)}
+    versions = promises.by_product(session, wanted)
+    audits = {name: stats.audit_figures(name, counts) for name, counts in versions.items()}
     products = []
     for one in stats.yields(session, wanted, "product"):
         name = str(one.group)
@@ -239,8 +243,9 @@ def dashboard(session: Session, hours: int, moment: datetime) -> Dashboard:
         by_hour = {row.group: row for row in of_it}
         rows = [by_hour.get(hour) for hour, _ in labels]
         found = audits.get(name)
-        escape = _interval(found.escapes, found.passed_audited) if found else None
-        overkill = _interval(found.overkills, found.rejected_audited) if found else None
+        counts = versions.get(name, [])
+        escape = _interval(promises.audited(counts, Result.OK))
+        overkill = _interval(promises.audited(counts, Result.NOT_OK, bad=False))
         products.append(
             Product(
                 name=name,
@@ -415,11 +420,14 @@ def _escalated(found: stats.Yield | None) -> float | None:
     return _share(found.escalated, found.inspections) if found else None
 
 
-def _interval(hits: int, of: int) -> charts.Interval | None:
-    ends = stats.wilson(hits, of)
-    if ends is None:
+def _interval(groups: Sequence[Audited]) -> charts.Interval | None:
+    """The weighted share of what audits found, with its exact 95% interval; None without any."""
+    share = promise.share(groups, (1 + promise.SURE) / 2)
+    if share.rate is None:
         return None
-    return charts.Interval(hits / of, *ends, f"{hits} of {of} ({ends[0]:.0%} to {ends[1]:.0%})")
+    hits, of = sum(one.found for one in groups), sum(one.audited for one in groups)
+    told = f"{hits} of {of} ({share.lower:.0%} to {share.upper:.0%})"
+    return charts.Interval(share.rate, share.lower, share.upper, told)
 
 
 def _share(part: int, of: int) -> float | None:

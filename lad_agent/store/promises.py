@@ -153,6 +153,14 @@ def counts(
     return found
 
 
+def by_product(session: Session, wanted: InspectionFilter = EVERYTHING) -> dict[str, list[Counts]]:
+    """As `counts`, one for each recipe version of a product."""
+    found: dict[str, list[Counts]] = {}
+    for (product, _), of_version in counts(session, wanted).items():
+        found.setdefault(product, []).append(of_version)
+    return found
+
+
 def _audits(
     session: Session, wanted: InspectionFilter, since: datetime | None
 ) -> dict[tuple[str, str, Result], tuple[int, int]]:

@@ -1,7 +1,6 @@
 """Figures over many inspections: yield, causes, reviewers, and what the audits say of the rest
 and of the promises."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -240,35 +239,12 @@ def reviewers(session: Session, wanted: InspectionFilter) -> list[Agreement]:
 
 def audits(session: Session, wanted: InspectionFilter) -> list[AuditFigures]:
     """Escape and overkill by product, estimated from the blind audits and the escalations."""
-    by_product: dict[str, list[promises.Counts]] = {}
-    for (product, _), found in promises.counts(session, wanted).items():
-        by_product.setdefault(product, []).append(found)
-    return [_audit_figures(product, versions) for product, versions in by_product.items()]
+    found = promises.by_product(session, wanted)
+    return [audit_figures(product, versions) for product, versions in found.items()]
 
 
-def wilson(hits: int, of: int) -> tuple[float, float] | None:
-    """The 95 % interval of a share after Wilson; None of nothing.
-
-    >>> [round(end, 3) for end in wilson(0, 20)]
-    [0.0, 0.161]
-    """
-    if of == 0:
-        return None
-    z, share = 1.959964, hits / of
-    middle = (share + z * z / (2 * of)) / (1 + z * z / of)
-    half = z / (1 + z * z / of) * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def _table(kind: type[Figure], rows: Sequence[Figure]) -> Table:
-    columns = {
-        name: next(one for one in (str, int, float) if one in (hint, *get_args(hint)))
-        for name, hint in get_type_hints(kind).items()
-    }
-    return Table(columns, [asdict(row) for row in rows])
-
-
-def _audit_figures(product: str, found: Sequence[promises.Counts]) -> AuditFigures:
+def audit_figures(product: str, found: Sequence[promises.Counts]) -> AuditFigures:
+    """Those of one product, from the counts of each of its recipe versions."""
     groups = {result: promises.audited(found, result) for result in Result}
     number = {result: sum(one.parts for one in groups[result]) for result in Result}
     looked = {result: sum(one.audited for one in groups[result]) for result in Result}
@@ -295,6 +271,14 @@ def _audit_figures(product: str, found: Sequence[promises.Counts]) -> AuditFigur
         escape_rate=escape_rate,
         overkill_rate=overkill_rate,
     )
+
+
+def _table(kind: type[Figure], rows: Sequence[Figure]) -> Table:
+    columns = {
+        name: next(one for one in (str, int, float) if one in (hint, *get_args(hint)))
+        for name, hint in get_type_hints(kind).items()
+    }
+    return Table(columns, [asdict(row) for row in rows])
 
 
 def _scaled(rate: float | None, number: int) -> float | None:

@@ -57,6 +57,7 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
         f"promised: at most 10.0% escapes, 95% sure (by ana, {after.calibration.made_at[:10]})\n"
         in cli("recipe", "check", line / "recipe.yaml").out
     )
+    assert "valid for: line of task " in cli("recipe", "check", line / "recipe.yaml").out
     assert Path("r.html").read_text().startswith("<!doctype html>")
     assert Path("charts/confidence-by-truth-of-verdicts-of-good.png").is_file()
     inspected = cli("inspect", line / "good", "--json")

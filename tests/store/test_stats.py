@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from lad_agent.judgement import Result
 from lad_agent.store import AuditStore, InspectionFilter, open_store, stats
 from lad_agent.store.promises import Looked
-from lad_agent.store.stats import Agreement, Cause, Yield, wilson
+from lad_agent.store.stats import Agreement, Cause, Yield
 from tests.store.populated import populate
 from tests.store.samples import HOSTILE
 
@@ -92,7 +90,7 @@ def test_audits_are_scaled_up_to_all() -> None:
         Result.NOT_OK: Looked(8, 4, 3),
         Result.NOT_DECIDABLE: Looked(2, 2, 1),
     }
-    found = stats._audit_figures("p", [counts])
+    found = stats.audit_figures("p", [counts])
     # 3 of the passes, 6 of the rejects and 1 of the escalated are bad: 10 in all.
     assert found.escape_rate == pytest.approx(3 / 10)
     assert found.overkill_rate == pytest.approx(2 / 90)
@@ -130,14 +128,3 @@ def test_figures_are_tables_with_typed_columns(filled: AuditStore) -> None:
             assert list(row) == list(table.columns)
             for name, value in row.items():
                 assert value is None or type(value) is table.columns[name], (kind, name)
-
-
-@given(st.integers(0, 500), st.integers(1, 500))
-def test_the_interval_holds_the_share(hits: int, of: int) -> None:
-    hits = min(hits, of)
-    interval = wilson(hits, of)
-    assert interval is not None
-    low, high = interval
-    assert 0.0 <= low <= hits / of + 1e-12
-    assert hits / of - 1e-12 <= high <= 1.0
-    assert wilson(0, 0) is None

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from lad_agent.confidence import (
+    JUDGING,
     Calibration,
     Counts,
     Promise,
@@ -194,6 +195,7 @@ def choose(
         samples=recipe.policy.samples,
         sample_below=recipe.policy.sample_below,
         other_references=recipe.policy.other_references,
+        judging=JUDGING,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=digest(parts),
         by=by,
@@ -262,7 +264,13 @@ def _for(kind: str, asked: Asked) -> str:
 
 
 def _refuse_to_take_back(recipe: Recipe, model: str) -> None:
-    """Refuse to replace a promise about escapes that is in force by none."""
+    """Refuse to replace a promise about escapes that is in force, or may be, by none."""
+    if recipe.damaged:
+        raise CheckFailed(
+            "the recipe's calibration cannot be read, and may promise escapes, which good parts "
+            "alone would take back; label bad parts too, or take calibration, pass_confidence and "
+            "reject_confidence out of it"
+        )
     for promise in _in_force(recipe, model):
         if promise.quantity == "escape_rate":
             raise CheckFailed(
@@ -408,7 +416,7 @@ def _first_week(parts: Sequence[Part], policy: Policy) -> float:
         raise CheckFailed(
             f"{surest} of {len(passing)} good parts are as sure as can be, and no threshold sends "
             f"half of them to people; until bad parts are labelled, lad-agent hold on {product} "
-            "sends all"
+            "(before its first part: hold on all) sends all"
         )
     return max(policy.least_confidence(anomalous=False), float(level))
 
@@ -465,7 +473,7 @@ def _ended(recipe: Recipe, model: str, kept: Sequence[Promise]) -> list[str]:
 def _set_by_hand(recipe: Recipe, changes: Mapping[str, float | None]) -> list[str]:
     """A threshold of an uncalibrated recipe that ends, and what stands in its place."""
     own, least = recipe.policy.reject_confidence, recipe.policy.min_confidence
-    if recipe.calibration is not None or own is None or changes.get("reject_confidence", own):
+    if recipe.calibration or recipe.damaged or own is None or changes.get("reject_confidence", own):
         return []
     return [
         f"reject_confidence {own:g} ends, which was set by hand: verdicts of bad stand by "

@@ -173,6 +173,9 @@ def test_good_parts_alone_take_no_promise_about_escapes_back(made: Made, loaded:
     plain = choose(parts(200, 0), replace(loaded, task_version="other"), Asked(overkill=0.2))
     again = choose(parts(200, 0), other, Asked(overkill=0.2))
     assert again.changes == plain.changes
+    # Of one that cannot be read nobody knows what it promises.
+    with pytest.raises(CheckFailed, match="cannot be read, and may promise escapes"):
+        choose(parts(200, 0), replace(loaded, damaged=True), Asked(overkill=0.2))
 
 
 def test_a_promise_that_is_not_asked_for_again_ends_with_a_word(made: Made, loaded: Recipe) -> None:
