@@ -35,7 +35,7 @@ from lad_agent.training.evaluation.scores import Flags, Floats
 ERROR = 0.01
 """Share of wrong verdicts among the decided at which coverage is told."""
 
-WEAKENED = 0.2
+WEAKENED = 0.28
 """Standard deviation of the weakened model's noise, in that of each weight matrix."""
 
 POLICY = recipe.load(recipe.shipped(synloco.PRODUCTS[0])).policy

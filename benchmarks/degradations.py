@@ -298,8 +298,8 @@ def draw(found: Mapping[str, Curves], path: Path) -> None:
     plain = first["nothing", 0.0]
     parts = f"{plain.good + plain.bad} parts a point, {plain.bad} of them bad"
     figure.supxlabel(f"strength ({parts})")
-    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=4)
-    figure.tight_layout(rect=(0, 0, 1, 0.9))
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=3)
+    figure.tight_layout(rect=(0, 0, 1, 0.87))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
 
