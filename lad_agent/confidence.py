@@ -39,12 +39,6 @@ ASKING = ("samples", "sample_below", "other_references")
 """Values of a policy that say how more is asked where a part is in doubt; others, and confidence
 means something else."""
 
-JUDGING = 1
-"""Version of all else that a judgement depends on: how a picture is prepared and gated, what the
-prompt says, what each feature means. Raise it where one of them changes: what was calibrated before
-is void then.
-"""
-
 KEPT_ORDER = 0.001
 """Share of the raw confidence in an isotonic one: within a step its order is kept."""
 
@@ -131,8 +125,7 @@ class Calibration(_Strict):
     """One calibration: what it holds for, what it was made from, what it promises.
 
     `model` is the reasoner's fingerprint. `samples`, `other_references` and `sample_below` are the
-    recipe's way of asking more where it is in doubt, `judging` the version of all else (`JUDGING`).
-    `data_sha256` hashes content and label of
+    recipe's way of asking more where it is in doubt. `data_sha256` hashes content and label of
     every part; `fitted_on` are those that the confidence model was fitted on, `chosen_on` the
     others, on which the thresholds were chosen; `kinds` counts the others by defect. `by` is
     who answers for it, `software` the versions it was made with, `source` says where the parts
@@ -148,7 +141,6 @@ class Calibration(_Strict):
     samples: int
     sample_below: float
     other_references: int | None = None
-    judging: int = 1
     made_at: str
     data_sha256: str
     seed: int
@@ -174,10 +166,12 @@ class Calibration(_Strict):
     @property
     def valid_for(self) -> str:
         """What the promises hold for, in words."""
-        return (
-            f"{self.product} of task {self.task_version}, judged by {self.model}, camera, light "
-            f"and layout as in these pictures, and this mix: {self.mix}"
-        )
+        return f"{self.product} of task {self.task_version}, judged by {self.model}, {self.scene}"
+
+    @property
+    def scene(self) -> str:
+        """What the promises hold for beside product, task and model, in words."""
+        return f"camera, light and layout as in these pictures, and this mix: {self.mix}"
 
 
 def thresholds(policy: Policy) -> dict[str, float]:
@@ -299,11 +293,6 @@ def void_for(calibration: Calibration, task_version: str, policy: Policy, model:
     fitted = calibration.confidence_model
     if isinstance(fitted, Logistic) and fitted.features != FEATURES:
         return "calibrated by another version, from other features; run lad-agent calibrate again"
-    if calibration.judging != JUDGING:
-        return (
-            "calibrated by another version, which prepared pictures or asked otherwise; "
-            "run lad-agent calibrate again"
-        )
     for what, made, now in (
         ("task", calibration.task_version, task_version),
         ("model", calibration.model, model),

@@ -56,6 +56,10 @@ class Reason(StrEnum):
     REASONER_FAILED = "reasoner-failed"
 
 
+FAILURES = frozenset({Reason.UNREADABLE, Reason.TIMED_OUT, Reason.REASONER_FAILED})
+"""Reasons that tell of something broken, not of a part in doubt: nothing was judged."""
+
+
 Evidence = Literal["consistent", "contradicted", "unchecked"]
 
 

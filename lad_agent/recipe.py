@@ -1,7 +1,7 @@
 """What to inspect and how: product, rules, reference images and decision policy, as a YAML file.
 
 `task_version` hashes what the reasoner is asked (product, rules, references and how many of them
-are shown, region, image size);
+are shown, region, image size, and `JUDGING`, the version of how);
 `recipe_version` adds the policy and the calibration. A new threshold therefore keeps the task, and
 what was calibrated for it; a new rule does not.
 """
@@ -23,6 +23,13 @@ from lad_agent.errors import NotFound, RecipeError
 
 SHIPPED = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
 """Products whose recipe comes with the package."""
+
+JUDGING = 1
+"""Version of all that a judgement depends on beside recipe and model: how a picture is prepared and
+gated, what the prompt says, how an answer is read and held against its evidence, what the features
+of a confidence mean. Raise it where one of them changes: every recipe is another task then, and
+calibrations, results and findings of before do not hold for it.
+"""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -213,6 +220,7 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
     }
     if len(hashes) > 1:
         task["references_shown"] = content.references_shown
+    task |= judging()
     # What is not set is left out, so that a new setting changes no recipe's version.
     whole = {**task, "policy": content.policy.model_dump(exclude_none=True)}
     made = None
@@ -256,9 +264,14 @@ def shipped(product: str) -> Path:
     return Path(__file__).parent / "recipes" / product / "recipe.yaml"
 
 
+def judging() -> dict[str, int]:
+    """What a task and its record say of `JUDGING`; of the first version nothing, as ever."""
+    return {} if JUDGING == 1 else {"judging": JUDGING}
+
+
 def recorded_version(product: str, said: Mapping[str, Any]) -> str:
     """The version of an uncalibrated recipe that says what the audit store has noted of it."""
-    names = ("rules", "references", "region", "image_size", "references_shown")
+    names = ("rules", "references", "region", "image_size", "references_shown", "judging")
     task = {name: said[name] for name in names if name in said}
     policy = Policy.model_validate(said["policy"]).model_dump(exclude_none=True)
     return _version({"product": product, **task, "policy": policy})

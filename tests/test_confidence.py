@@ -1,29 +1,23 @@
 """The confidence model as plain JSON: applied by hand, void where it must be, decided with."""
 
-import hashlib
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydantic import ValidationError
 
-from lad_agent import confidence, images, protocol, recipe
+from lad_agent import confidence, images, recipe
 from lad_agent.confidence import (
-    JUDGING,
     Calibration,
     Counts,
     Isotonic,
     Logistic,
     Promise,
     Reference,
-    features,
     loosened,
     thresholds,
 )
@@ -256,49 +250,6 @@ def test_a_file_of_other_features_is_read_and_void(loaded: Recipe) -> None:
     judged, made = decide_by_recipe(_said(), older)
     assert (judged, made.reason) == (_said(), Reason.CALIBRATION_VOID)
     assert "from other features; run lad-agent calibrate again" in (made.detail or "")
-
-
-def test_a_file_of_another_way_of_judging_is_void(loaded: Recipe) -> None:
-    """Pictures that are prepared otherwise, or another prompt, are no change of the recipe."""
-    made = _with(loaded, _calibration(loaded, judging=JUDGING + 1))
-    assert decide_by_recipe(_said(), made)[1].reason is Reason.CALIBRATION_VOID
-    assert "prepared pictures or asked otherwise" in (
-        decide_by_recipe(_said(), made)[1].detail or ""
-    )
-
-
-def test_another_way_of_judging_has_another_version(loaded: Recipe) -> None:
-    """Where this fails, raise `confidence.JUDGING`: calibrations mean another thing now."""
-    rules = (recipe.Rule(id="R1", text="exactly 2 washers"),)
-    asked = json.dumps(protocol.messages("screw_bag", rules, references=2), sort_keys=True)
-    stripes = np.tile(np.repeat([70, 120, 180, 150], 24), (90, 3))[:, :, None].repeat(3, axis=2)
-    photograph = Image.fromarray(stripes.astype(np.uint8))
-    picture = images.prepare(photograph, recipe.Region(left=0.25), 196)
-    assert hashlib.sha256(asked.encode()).hexdigest()[:16] == "0f19fa43cc02b380"
-    assert np.asarray(picture)[98, ::28, 0].tolist() == pytest.approx(
-        [150, 70, 120, 180, 70, 120, 180], abs=2
-    )
-    assert images.headroom(picture) == pytest.approx(0.648, abs=0.01)
-    assert features(_said(image_quality=0.5)) == pytest.approx(
-        (2.9444, 2.9444, 4.6002, 1.0502, 0.8, 1.0, 1.0, 1.0, 0.5, 0.0), abs=1e-4
-    )
-    assert _gates() == [
-        "too-dark", "too-dark", "blurred", "blurred", "too-bright", "too-bright", "noise",
-        "too-small", None,
-    ]  # fmt: skip
-    assert JUDGING == 1
-
-
-def _gates() -> list[str | None]:
-    """What the gate says of flat pictures, of noise, of a small one, and of one in order."""
-    rng = np.random.default_rng(0)
-    shown: list[tuple[int, Any]] = [
-        *((196, np.full((196, 196, 3), grey)) for grey in (0, 40, 80, 160, 240, 255)),
-        (196, rng.integers(0, 256, (196, 196, 3))),
-        (20, rng.integers(60, 200, (196, 196, 3))),
-        (196, rng.integers(60, 200, (14, 14, 3)).repeat(14, axis=0).repeat(14, axis=1)),
-    ]
-    return [images.gate(Image.fromarray(pixels.astype(np.uint8)), side) for side, pixels in shown]
 
 
 ESCAPES = Promise(quantity="escape_rate", at_most=0.01, sure=0.95, seen=0, of=300)

@@ -102,7 +102,10 @@ def calibrate(
     known = [one for path in named.values() for one in calibration.taught(path)]
     for one in known:
         calibration.refuse_trained_on(examples, one.learned)
-    parts = _judge(examples, loaded, chosen) if judged is None else judged
+    if judged is None:
+        judged, unjudged = _judge(examples, loaded, chosen)
+        left_out += unjudged
+    parts = judged
     notes = [f"left out {note}" for note in left_out] + _doubts(known, parts)
     source = "findings of reviews" if pictures is None else str(data)
     try:
@@ -243,7 +246,9 @@ def _costs(text: str | None, bad_share: float | None) -> Costs | None:
     return Costs(miss, overkill, review, bad_share)
 
 
-def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Part]:
+def _judge(
+    examples: list[Example], recipe: Recipe, chosen: Settings
+) -> tuple[list[Part], list[str]]:
     import asyncio
     import sys
 
@@ -252,7 +257,7 @@ def _judge(examples: list[Example], recipe: Recipe, chosen: Settings) -> list[Pa
     from lad_agent.training.calibration.judging import judge
     from lad_agent.wiring import reasoner_open
 
-    async def run() -> list[Part]:
+    async def run() -> tuple[list[Part], list[str]]:
         async with reasoner_open(chosen) as reasoner:
             with Console(stderr=True, quiet=not sys.stderr.isatty()).status("judging") as status:
                 return await judge(

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from lad_agent.graphs.runner import FAILURES, Done
-from lad_agent.judgement import Result
+from lad_agent.graphs.runner import Done
+from lad_agent.judgement import FAILURES, Result
 
 EVERY_S = 10.0
 """Seconds between two lines in a log."""

@@ -34,10 +34,9 @@ from lad_agent.graphs import state as states
 from lad_agent.graphs.blocking import both
 from lad_agent.graphs.inspection import wire
 from lad_agent.graphs.intake import intake
-from lad_agent.graphs.runner import FAILURES
 from lad_agent.graphs.state import Context, State
 from lad_agent.inspection import Intake, Outcome, ReviewDecision
-from lad_agent.judgement import Reason, Result
+from lad_agent.judgement import FAILURES, Reason, Result
 from lad_agent.recipe import Recipe
 
 Update = dict[str, Any]

@@ -18,12 +18,9 @@ from lad_agent.graphs.ports import Store
 from lad_agent.graphs.state import Context
 from lad_agent.inputs import Item
 from lad_agent.inspection import Intake, Opened, Outcome
-from lad_agent.judgement import Reason
+from lad_agent.judgement import FAILURES
 from lad_agent.reasoners.base import Reasoner
 from lad_agent.recipe import Recipe
-
-FAILURES = frozenset({Reason.UNREADABLE, Reason.TIMED_OUT, Reason.REASONER_FAILED})
-"""Reasons that count for `max_failures`: something is broken, not a part in doubt."""
 
 IN_FLIGHT = 64
 

@@ -261,10 +261,8 @@ def dashboard(session: Session, hours: int, moment: datetime) -> Dashboard:
                 ),
                 escape=escape,
                 overkill=overkill,
-                escape_chart=charts.interval(escape, name="bad among the audited that passed"),
-                overkill_chart=charts.interval(
-                    overkill, name="good among the audited that were rejected"
-                ),
+                escape_chart=charts.interval(escape, name="bad among the passed"),
+                overkill_chart=charts.interval(overkill, name="good among the rejected"),
                 escape_rate=found.escape_rate if found else None,
                 overkill_rate=found.overkill_rate if found else None,
             )
@@ -426,7 +424,7 @@ def _interval(groups: Sequence[Audited]) -> charts.Interval | None:
     if share.rate is None:
         return None
     hits, of = sum(one.found for one in groups), sum(one.audited for one in groups)
-    told = f"{hits} of {of} ({share.lower:.0%} to {share.upper:.0%})"
+    told = f"{share.rate:.0%} ({share.lower:.0%} to {share.upper:.0%}), {hits} of {of} audited"
     return charts.Interval(share.rate, share.lower, share.upper, told)
 
 

@@ -23,7 +23,7 @@ from lad_agent.inspection import (
     idempotency_key,
 )
 from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Result
-from lad_agent.recipe import load
+from lad_agent.recipe import judging, load
 from lad_agent.store import outbox, projections
 from lad_agent.store.ledger import Ledger, Payload, now, timestamp
 from lad_agent.store.models import (
@@ -290,6 +290,7 @@ def _recipe_content(intake: Intake) -> dict[str, Any] | None:
         "region": recipe.region.model_dump(),
         "image_size": recipe.image_size,
         "policy": recipe.policy.model_dump(),
+        **judging(),
     }
     if len(recipe.references) > 1:
         content["references_shown"] = recipe.references_shown

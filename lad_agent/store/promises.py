@@ -70,8 +70,7 @@ class Watched:
     leaves room for. `state` is `kept so far` or `broken` where the audits show it, `open` where
     they show neither, `unknown` where there is none, and `void` where the calibration does not hold
     for what is judged now, or by: nothing is promised then, every part goes to people, and
-    `promise` says why. The promise is valid for parts with the `mix` of defects that it was made
-    on.
+    `promise` says why. `valid_for` says for which parts it was made.
     """
 
     product: str
@@ -88,7 +87,7 @@ class Watched:
     high: float
     allowed: float
     state: str
-    mix: str
+    valid_for: str
 
 
 @dataclass(frozen=True)
@@ -357,7 +356,7 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         high=estimate.upper,
         allowed=promise.allowed(promised.at_most, line),
         state=state,
-        mix=one.calibration.mix,
+        valid_for=one.calibration.scene,
     )
 
 

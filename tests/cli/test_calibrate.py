@@ -78,6 +78,7 @@ def test_a_broken_calibration_is_made_again_as_its_error_says(
         file.unlink()
     ran = cli("inspect", line)
     assert (ran.code, "run lad-agent calibrate again" in ran.error) == (2, True)
+    assert recipe.load(recipe_file, anew=True).damaged
     assert cli(*calibrate).code == 0
     assert cli("inspect", line).code == 0
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 import numpy as np
 
 from lad_agent.confidence import (
-    JUDGING,
     Calibration,
     Counts,
     Promise,
@@ -182,7 +181,9 @@ def choose(
             f"verdicts, and the {len(fitted)} parts set aside have fewer; the raw confidence stays"
         )
         fitted = []
-    before = tuple(decide_by_recipe(part.judgement, recipe)[1].result for part in others)
+    # Thresholds of a calibration that is gone are on a scale that nobody knows.
+    was = replace(recipe, policy=recipe.uncalibrated) if recipe.damaged else recipe
+    before = tuple(decide_by_recipe(part.judgement, was)[1].result for part in others)
     judged = fitting.calibrated(others, model)
     changes, kept = _thresholds(judged, recipe.uncalibrated, asked)
     policy = recipe.policy.model_copy(update=changes)
@@ -195,7 +196,6 @@ def choose(
         samples=recipe.policy.samples,
         sample_below=recipe.policy.sample_below,
         other_references=recipe.policy.other_references,
-        judging=JUDGING,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=digest(parts),
         by=by,
@@ -463,6 +463,11 @@ def _quantiles(values: Sequence[float | None]) -> tuple[float, ...]:
 def _ended(recipe: Recipe, model: str, kept: Sequence[Promise]) -> list[str]:
     """Promises in force that the new calibration does not renew."""
     renewed = {promise.quantity for promise in kept}
+    if recipe.damaged:
+        return [
+            "the recipe's calibration could not be read: whatever it promised ends, unless it is "
+            "promised here"
+        ]
     return [
         f"the recipe's promise of {promise} ends: it was not asked for again"
         for promise in _in_force(recipe, model)

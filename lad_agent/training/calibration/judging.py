@@ -8,7 +8,7 @@ from lad_agent.errors import ReasonerTimeout, UnreadableInput, UsageError
 from lad_agent.judgement import Judgement
 from lad_agent.reasoners import Question, Reasoner
 from lad_agent.recipe import Recipe
-from lad_agent.training.calibration.parts import Part
+from lad_agent.training.calibration.parts import Part, left_unjudged
 from lad_agent.training.sources import Example
 
 
@@ -19,10 +19,11 @@ async def judge(
     *,
     in_flight: int,
     on_done: Callable[[int], None] = lambda done: None,
-) -> list[Part]:
+) -> tuple[list[Part], list[str]]:
     """Judge every picture, `in_flight` at once; `on_done` hears how many are done.
 
-    A picture that the gate stops or that is not judged in time has no verdict, as on the line.
+    A picture that the gate stops has no verdict, as on the line. One that is not judged in time is
+    left out: how many comes second, in words.
 
     Raises:
         UsageError: the model was not made for the recipe's product.
@@ -31,7 +32,7 @@ async def judge(
     if reasoner.products is not None and recipe.product not in reasoner.products:
         known = ", ".join(sorted(reasoner.products))
         raise UsageError(f"the model was not made for {recipe.product}; it knows {known}")
-    parts: dict[int, Part] = {}
+    parts: dict[int, Part | None] = {}
     waiting = iter(enumerate(examples))
     try:
         async with asyncio.TaskGroup() as group:
@@ -39,7 +40,8 @@ async def judge(
                 group.create_task(_work(waiting, parts, recipe, reasoner, on_done))
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return [parts[index] for index in sorted(parts)]
+    judged = [part for _, part in sorted(parts.items()) if part is not None]
+    return judged, left_unjudged(len(parts) - len(judged))
 
 
 def question(example: Example, recipe: Recipe) -> Question | None:
@@ -56,23 +58,23 @@ def question(example: Example, recipe: Recipe) -> Question | None:
 
 async def _work(
     waiting: Iterator[tuple[int, Example]],
-    parts: dict[int, Part],
+    parts: dict[int, Part | None],
     recipe: Recipe,
     reasoner: Reasoner,
     on_done: Callable[[int], None],
 ) -> None:
     for index, example in waiting:
-        parts[index] = Part(example, await _judged(example, recipe, reasoner))
+        judgement = await _judged(example, recipe, reasoner)
+        parts[index] = None if judgement is None else Part(example, judgement)
         on_done(len(parts))
 
 
-async def _judged(example: Example, recipe: Recipe, reasoner: Reasoner) -> Judgement:
-    nothing = Judgement(anomalous=None, well_formed=False, model=reasoner.fingerprint)
+async def _judged(example: Example, recipe: Recipe, reasoner: Reasoner) -> Judgement | None:
     asked = await asyncio.to_thread(question, example, recipe)
     if asked is None:
-        return nothing
+        return Judgement(anomalous=None, well_formed=False, model=reasoner.fingerprint)
     try:
         async with asyncio.timeout(recipe.policy.time_limit_s):
             return await reasoner.judge(asked)
     except (ReasonerTimeout, TimeoutError):
-        return nothing
+        return None

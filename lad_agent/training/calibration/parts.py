@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 
 from lad_agent import images, rationale
 from lad_agent.errors import CheckFailed, LadAgentError, ModelError, NotFound, UsageError
-from lad_agent.judgement import Judgement
+from lad_agent.judgement import FAILURES, Judgement
 from lad_agent.recipe import Recipe
 from lad_agent.training import runs
 from lad_agent.training.evaluation import jsonl
@@ -205,7 +204,8 @@ def of_results(
     in words what was left out of them.
 
     Of several lines about one picture the last attempt counts, of several pictures of one part the
-    last one: a part that was photographed ten times is one part.
+    last one: a part that was photographed ten times is one part. A picture that was not judged,
+    because of a time-out or a failure, says nothing of what passes once all works.
 
     Raises:
         UsageError: a line is not of its form, or was judged for another task, by other draws or by
@@ -213,12 +213,25 @@ def of_results(
     """
     known = {e.sha256: e for e in examples}
     last: dict[str, Line] = {}
-    for line in jsonl.read(results, partial(part_of, known=known, recipe=recipe)):
+    not_judged: set[str] = set()
+
+    def told(entry: Mapping[str, Any]) -> Line | None:
+        line = part_of(entry, known=known, recipe=recipe)
+        if line is not None and failed(entry):
+            not_judged.add(line.part.example.sha256)
+            return None
+        return line
+
+    for line in jsonl.read(results, told):
         if line is not None:
             before = last.get(line.part.example.sha256)
             if before is None or line.age >= before.age:
                 last[line.part.example.sha256] = line
     parts, notes = one_of_each(last.values())
+    if not parts and not_judged:
+        raise UsageError(
+            f"{results}: no picture was judged, for time-outs or failures; inspect again"
+        )
     if not parts:
         raise UsageError(
             f"{results}: no line is about a labelled picture of {recipe.product}; check --truth"
@@ -226,7 +239,17 @@ def of_results(
     models = sorted({part.judgement.model for part in parts})
     if len(models) > 1:
         raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
-    return parts, notes
+    return parts, [*notes, *left_unjudged(len(not_judged - last.keys()))]
+
+
+def failed(entry: Mapping[str, Any]) -> bool:
+    """Whether a line of results tells of something broken, and of no judgement."""
+    return entry.get("reason") in FAILURES
+
+
+def left_unjudged(number: int) -> list[str]:
+    """A note of how many pictures a time-out or a failure has left without a judgement."""
+    return [f"{number} pictures that were not judged: a time-out or a failure"] if number else []
 
 
 def one_of_each(lines: Collection[Line]) -> tuple[list[Part], list[str]]:

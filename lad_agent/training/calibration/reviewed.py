@@ -19,10 +19,11 @@ from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
 from lad_agent.policy import audit_draw
 from lad_agent.recipe import Policy, Recipe
-from lad_agent.training.calibration.parts import Line, Part, one_of_each, part_of
+from lad_agent.training.calibration.parts import Line, Part, failed, one_of_each, part_of
 from lad_agent.training.sources import Example
 
 _OTHERWISE = "were judged for another task, by other draws, or by an older version"
+_FAILED = "were not judged, because of a time-out or a failure"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
     several attempts at one picture the last one counts, of several pictures of one part the last
     one, of several models the last one's parts. Where the audit rate has changed, it is one sample
     at the newest rate: parts drawn at a higher one are thinned to it, as their draws allow, and
-    those drawn at a lower one are left out, because more of their kind are missing.
+    those drawn at a lower one are left out, because more of their kind are missing. What was not
+    judged, because of a time-out or a failure, is left out too.
 
     Raises:
         CheckFailed: no part of the sample is decided.
@@ -63,6 +65,9 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
             line = part_of(entry, known={example.sha256: example}, recipe=recipe)
         except ValueError:
             left_out[_OTHERWISE] += 1
+            continue
+        if failed(entry):
+            left_out[_FAILED] += 1
             continue
         if one.policy is None or _way(one.policy) != _way(recipe.policy):
             left_out[_OTHERWISE] += 1

@@ -173,9 +173,17 @@ def test_good_parts_alone_take_no_promise_about_escapes_back(made: Made, loaded:
     plain = choose(parts(200, 0), replace(loaded, task_version="other"), Asked(overkill=0.2))
     again = choose(parts(200, 0), other, Asked(overkill=0.2))
     assert again.changes == plain.changes
-    # Of one that cannot be read nobody knows what it promises.
+
+
+def test_nobody_knows_what_a_calibration_that_cannot_be_read_has_promised(loaded: Recipe) -> None:
+    policy = loaded.policy.model_copy(update={"pass_confidence": 0.999, "reject_confidence": 0.999})
+    damaged = replace(loaded, policy=policy, damaged=True)
     with pytest.raises(CheckFailed, match="cannot be read, and may promise escapes"):
-        choose(parts(200, 0), replace(loaded, damaged=True), Asked(overkill=0.2))
+        choose(parts(200, 0), damaged, Asked(overkill=0.2))
+    again, plain = (choose(parts(700, 700), one, Asked(0.05)) for one in (damaged, loaded))
+    assert "whatever it promised ends, unless it is promised here" in text(again)
+    # Its thresholds are on a scale of its own.
+    assert (again.before, again.changes) == (plain.before, plain.changes)
 
 
 def test_a_promise_that_is_not_asked_for_again_ends_with_a_word(made: Made, loaded: Recipe) -> None:

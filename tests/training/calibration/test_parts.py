@@ -84,6 +84,27 @@ def test_the_last_attempt_counts(tray: Path, loaded: Recipe) -> None:
     assert part.judgement.anomalous is True
 
 
+def test_what_was_not_judged_is_no_evidence(tray: Path, loaded: Recipe) -> None:
+    """Bad parts that an outage has kept from passing would promise what the model never showed."""
+    examples, _ = labelled(tray, "tray")
+    nothing = dict.fromkeys(
+        ("anomalous", "anomaly_score", "confidence", "weakest_token", "mean_logprob", "sum_logprob")
+    )
+    failed = _results(
+        tray.parent, examples, loaded, reason="reasoner-failed", well_formed=False, **nothing
+    ).read_text()
+    with pytest.raises(UsageError, match="no picture was judged, for time-outs or failures"):
+        of_results(tray.parent / "results.jsonl", examples, loaded)
+    path = _results(tray.parent, examples[:3], loaded)
+    path.write_text(path.read_text() + failed)
+    parts, notes = of_results(path, examples, loaded)
+    assert {part.example.sha256 for part in parts} == {e.sha256 for e in examples[:3]}
+    assert notes == [f"{len(examples) - 3} pictures that were not judged: a time-out or a failure"]
+    # What the gate stops is stopped on the line too.
+    gated = _results(tray.parent, examples, loaded, reason="too-dark", well_formed=False, **nothing)
+    assert len(of_results(gated, examples, loaded)[0]) == len(examples)
+
+
 def test_a_part_photographed_again_is_one_part(tray: Path, loaded: Recipe) -> None:
     examples, _ = labelled(tray, "tray")
     path = _results(tray.parent, examples, loaded, part_id="always the same")

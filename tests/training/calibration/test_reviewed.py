@@ -109,10 +109,12 @@ def test_what_is_left_out_is_told(loaded: Recipe) -> None:
         _one(loaded, 5, part_id="p0"),
         _one(loaded, 6, bad=None),
         _one(loaded, 7),
+        _one(loaded, 8, bad=True, id="00", reason=Reason.TIMED_OUT),
     ]
     parts, notes = of_reviews(line, loaded)
     assert [part.example.image.name for part in parts] == ["5.png"]
     assert notes == [
+        "1 reviewed parts that were not judged, because of a time-out or a failure",
         "3 reviewed parts that were judged for another task, by other draws, or by an older "
         "version",
         "1 reviewed parts that were judged by another model than scripted",
