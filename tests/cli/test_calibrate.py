@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lad_agent import recipe
+from lad_agent.errors import ReasonerTimeout
 from lad_agent.images import file_sha256
 from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Disposition, Finding, Judgement
@@ -81,6 +82,26 @@ def test_a_broken_calibration_is_made_again_as_its_error_says(
     assert recipe.load(recipe_file, anew=True).damaged
     assert cli(*calibrate).code == 0
     assert cli("inspect", line).code == 0
+
+
+def test_what_is_not_judged_in_time_is_left_out(cli: Cli, line: Path, reasoner: Scripted) -> None:
+    """Bad parts that an outage keeps from passing would promise what the model never showed."""
+    judged, late = reasoner.script, set[str]()
+
+    def slow(question: Question) -> Judgement:
+        found = judged(question)
+        if found.anomalous:
+            late.add(question.image_sha256)
+            raise ReasonerTimeout("too slow")
+        return found
+
+    reasoner.script = slow
+    ran = cli(
+        "calibrate", line, "--recipe", line / "recipe.yaml", "--escape", 0.1, "--overkill", 0.1
+    )
+    assert (ran.code, len(late)) == (0, 30)
+    assert "left out 30 pictures that were not judged: a time-out or a failure" in ran.out
+    assert "escape: unknown" in ran.out
 
 
 def test_results_and_their_truth_do_the_same(cli: Cli, line: Path, reasoner: Scripted) -> None:
