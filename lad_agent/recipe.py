@@ -228,7 +228,7 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
         whole["calibration"] = content.calibration.sha256
         with suppress(ValueError):  # a fault above, unless it is to be made anew
             made = _calibration(path, content.calibration)
-    return Recipe(
+    loaded = Recipe(
         product=content.product,
         rules=content.rules,
         references=references,
@@ -243,6 +243,21 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
         references_shown=content.references_shown,
         damaged=content.calibration is not None and made is None,
     )
+    _loaded[loaded.recipe_version] = loaded
+    return loaded
+
+
+def of_version(path: Path, recipe_version: str) -> Recipe | None:
+    """The recipe of that version: as this process has loaded it, or what its file says, if that is
+    it still; else None."""
+    if recipe_version not in _loaded:
+        with suppress(RecipeError, OSError, ValueError):
+            load(path)
+    return _loaded.get(recipe_version)
+
+
+_loaded: dict[str, Recipe] = {}
+"""Every version that this process has loaded: files are rewritten while stations judge by them."""
 
 
 def check(path: Path) -> list[Fault]:

@@ -49,6 +49,17 @@ def test_what_a_recipe_said_is_recorded_with_its_version(
         assert recorded_version(now.product, content) == now.recipe_version
 
 
+def test_what_a_recipe_said_is_recorded_though_its_file_says_another_thing_by_then(
+    loaded: Recipe, tmp_path: Path
+) -> None:
+    """`calibrate` may rewrite a recipe between the start of a station and its first part."""
+    loaded.path.write_text(loaded.path.read_text().replace("2 washers", "3 washers"))
+    with open_store(tmp_path / "audit.db") as store:
+        content = _seen(store, loaded)
+        assert content["rules"][0]["text"] == "exactly 2 washers"
+        assert recorded_version(loaded.product, content) == loaded.recipe_version
+
+
 def _seen(store: AuditStore, task: Recipe) -> dict[str, Any]:
     opened = store.take_in(
         intake(

@@ -13,7 +13,7 @@ import uuid_utils
 from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.engine import RowMapping
 
-from lad_agent.errors import Conflict, NeedsReason, NotFound, RecipeError, UsageError
+from lad_agent.errors import Conflict, NeedsReason, NotFound, UsageError
 from lad_agent.inspection import (
     MEANINGS,
     Intake,
@@ -23,7 +23,7 @@ from lad_agent.inspection import (
     idempotency_key,
 )
 from lad_agent.judgement import Decision, Disposition, Finding, Judgement, Result
-from lad_agent.recipe import judging, load
+from lad_agent.recipe import judging, of_version
 from lad_agent.store import outbox, projections
 from lad_agent.store.ledger import Ledger, Payload, now, timestamp
 from lad_agent.store.models import (
@@ -277,12 +277,9 @@ def _see_recipe(unit: Unit, intake: Intake) -> None:
 
 
 def _recipe_content(intake: Intake) -> dict[str, Any] | None:
-    """What the recipe said, if the file still is the version that was judged against."""
-    try:
-        recipe = load(Path(intake.recipe_path))
-    except (RecipeError, OSError, ValueError):
-        return None
-    if recipe.recipe_version != intake.recipe_version:
+    """What the recipe said that was judged against; None where that is not known any more."""
+    recipe = of_version(Path(intake.recipe_path), intake.recipe_version)
+    if recipe is None:
         return None
     content = {
         "rules": [rule.model_dump() for rule in recipe.rules],
