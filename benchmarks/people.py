@@ -9,13 +9,12 @@ are; one threshold on the raw confidence for both verdicts, the most lenient tha
 which is all that a recipe could say before there was `lad-agent calibrate`; the same threshold for
 the verdict of good alone, bad ones standing as shipped; the same rule on the learned confidence;
 and as calibrate promises it, 95% sure. So what a row gains on the one before is that of the
-threshold's reach, of the confidence, and of the certainty. Of
-three thirds by content one fits the confidence, one chooses the threshold (both where nothing is
-fitted), and one is decided and counted, in three turns. What passed beside it is how well the rate
-was kept on those.
+threshold's reach, of the confidence, and of the certainty. Of three thirds by content one fits the
+confidence, one chooses the threshold (both where nothing is fitted), and one is decided and
+counted, in three turns. What passed beside it is how well the rate was kept on those.
 
-Judgements are kept (`--keep`), and shared with `benchmarks.confidence` where the shipped recipes
-ask as it does. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
+Judgements are kept (`--keep`), and shared with the other benchmarks that ask for one greedy
+rationale. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -166,12 +166,10 @@ class Calibration(_Strict):
     @property
     def valid_for(self) -> str:
         """What the promises hold for, in words."""
-        return f"{self.product} of task {self.task_version}, judged by {self.model}, {self.scene}"
-
-    @property
-    def scene(self) -> str:
-        """What the promises hold for beside product, task and model, in words."""
-        return f"camera, light and layout as in these pictures, and this mix: {self.mix}"
+        return (
+            f"{self.product} of task {self.task_version}, judged by {self.model}, camera, light "
+            f"and layout as in its pictures, and this mix: {self.mix}"
+        )
 
 
 def thresholds(policy: Policy) -> dict[str, float]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from lad_agent.inspection import Outcome
-from lad_agent.judgement import Reason, Result
+from lad_agent.judgement import FAILURES, Result
 
 EVALUATIONS: Mapping[Result | None, int] = {
     Result.OK: 1,
@@ -23,8 +23,6 @@ EVALUATIONS: Mapping[Result | None, int] = {
 
 COMPLETED, FAILED = 1, 4
 """ResultState of OPC 40100-1."""
-
-_FAILED = frozenset({Reason.UNREADABLE, Reason.TIMED_OUT, Reason.REASONER_FAILED})
 
 
 def body(
@@ -47,7 +45,7 @@ def body(
         "ResultId": outcome.id,
         "IsPartial": False,
         "IsSimulated": False,
-        "ResultState": FAILED if outcome.reason in _FAILED else COMPLETED,
+        "ResultState": FAILED if outcome.reason in FAILURES else COMPLETED,
         "StepId": outcome.station,
         "PartId": outcome.part_id,
         "InternalRecipeId": outcome.recipe_version,

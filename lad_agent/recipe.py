@@ -226,8 +226,11 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
     made = None
     if content.calibration is not None:
         whole["calibration"] = content.calibration.sha256
-        with suppress(ValueError):  # a fault above, unless it is to be made anew
+        try:
             made = _calibration(path, content.calibration)
+        except ValueError as error:
+            if not anew:
+                raise RecipeError(f"{path}: {error}") from error
     loaded = Recipe(
         product=content.product,
         rules=content.rules,

@@ -196,7 +196,8 @@ def _recipe(recorded: Recorded) -> Recipe:
         )
     if recorded_version(intake.product, said) != intake.recipe_version:
         raise _Gone(
-            f"{path}: the recipe has changed, and the calibration it had was not recorded",
+            f"{path}: the recipe has changed, or this version judges otherwise, and the "
+            "calibration it had is not looked up",
             Change("recipe", intake.recipe_version, now),
         )
     references = []

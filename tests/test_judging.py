@@ -31,21 +31,26 @@ def loaded(tmp_path: Path) -> Recipe:
 def test_another_version_makes_every_recipe_another_task(
     loaded: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (JUDGING, recipe.judging()) == (1, {})
-    monkeypatch.setattr(recipe, "JUDGING", 2)
+    monkeypatch.setattr(recipe, "JUDGING", JUDGING + 1)
     now = recipe.load(loaded.path)
     assert now.task_version != loaded.task_version
     assert now.recipe_version != loaded.recipe_version
 
 
+def test_of_the_first_version_tasks_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that were hashed before there was a version are the same still."""
+    monkeypatch.setattr(recipe, "JUDGING", 1)
+    assert recipe.judging() == {}
+
+
 def test_what_a_recipe_said_is_recorded_with_its_version(
     loaded: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(recipe, "JUDGING", 2)
+    monkeypatch.setattr(recipe, "JUDGING", JUDGING + 1)
     now = recipe.load(loaded.path)
     with open_store(tmp_path / "audit.db") as store:
         content = _seen(store, now)
-        assert content["judging"] == 2
+        assert content["judging"] == JUDGING + 1
         assert recorded_version(now.product, content) == now.recipe_version
 
 
@@ -104,6 +109,30 @@ def test_the_gate_stops_what_it_ever_did() -> None:
 def test_the_prompt_says_what_it_ever_did() -> None:
     asked = json.dumps(protocol.messages("screw_bag", RULES, references=2), sort_keys=True)
     assert hashlib.sha256(asked.encode()).hexdigest()[:16] == "2c0fa6f9fd1d9d49"
+
+
+@pytest.mark.parametrize(
+    ("answer", "anomalous"),
+    [
+        ("<think>R1</think><answer>yes</answer>", True),
+        (" <THINK>R1</THINK>\n<answer> No </answer> ", False),
+        ("<think>R1</think><answer>maybe</answer>", None),
+        ("<think>R1</think><answer>no</answer> indeed", None),
+        ("<think>R1</think><think>R2</think><answer>no</answer>", None),
+        ("<answer>no</answer>", None),
+    ],
+)
+def test_answers_are_read_as_ever(answer: str, anomalous: bool | None) -> None:
+    found = protocol.parse(answer)
+    assert (found.anomalous if found else None) is anomalous
+
+
+def test_what_evidence_contradicts_has_half_the_confidence_as_ever() -> None:
+    said = Judgement(
+        anomalous=True, weakest_token=0.8, samples=3, agreement=2 / 3, evidence="contradicted",
+        well_formed=True, model="m",
+    )  # fmt: skip
+    assert confidence.raw(said) == pytest.approx((0.8 + 2) / 4 / 2)
 
 
 @pytest.mark.parametrize(

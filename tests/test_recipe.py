@@ -11,6 +11,7 @@ from lad_agent import rationale, recipe
 from lad_agent.errors import NotFound, RecipeError
 from lad_agent.inputs import check_references
 from lad_agent.training import synloco
+from tests.calibrated import write_calibrated
 from tests.scripted import part, write_recipe
 
 GOOD = """\
@@ -207,3 +208,20 @@ def test_any_mapping_is_explained(
     for fault in recipe.check(path):
         assert fault.line >= 1
         assert "\n" not in fault.message
+
+
+def test_a_calibration_that_vanishes_while_it_is_read_is_no_uncalibrated_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thresholds would be held against the raw confidence."""
+    made = write_calibrated(tmp_path / "tray")
+    reading = recipe._calibration
+
+    def once(path: Path, named: recipe.Calibrated) -> object:
+        found = reading(path, named)
+        (path.parent / named.file).unlink()
+        return found
+
+    monkeypatch.setattr(recipe, "_calibration", once)
+    with pytest.raises(RecipeError, match="is not there; run lad-agent calibrate again"):
+        recipe.load(made.path)

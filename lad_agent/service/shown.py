@@ -424,7 +424,7 @@ def _interval(groups: Sequence[Audited]) -> charts.Interval | None:
     if share.rate is None:
         return None
     hits, of = sum(one.found for one in groups), sum(one.audited for one in groups)
-    told = f"{share.rate:.0%} ({share.lower:.0%} to {share.upper:.0%}), {hits} of {of} audited"
+    told = f"{share.rate:.1%} ({share.lower:.1%} to {share.upper:.1%}), {hits} of {of} audited"
     return charts.Interval(share.rate, share.lower, share.upper, told)
 
 

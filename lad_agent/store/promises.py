@@ -356,7 +356,7 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
         high=estimate.upper,
         allowed=promise.allowed(promised.at_most, line),
         state=state,
-        valid_for=one.calibration.scene,
+        valid_for=one.calibration.valid_for,
     )
 
 

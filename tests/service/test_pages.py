@@ -360,7 +360,7 @@ def test_the_dashboard_counts_parts_and_audits(
     assert "<dt>sent to people</dt><dd>8.3%</dd>" in text
     assert "<dt>audited blind</dt><dd>2</dd>" in text
     # Exact: one bad of one leaves the rate anywhere above 0.025.
-    assert "bad among the passed: 100% (3% to 100%), 1 of 1 audited" in text
+    assert "bad among the passed: 100.0% (2.5% to 100.0%), 1 of 1 audited" in text
     assert web.get("/dashboard?hours=9").status_code == 404
     assert "No part was inspected" not in text
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lad_agent.inspection import ReviewDecision
 from lad_agent.judgement import Decision, Disposition, Finding, Reason, Result
 from lad_agent.promise import lower_bound, upper_bound
 from lad_agent.recipe import Recipe
+from lad_agent.service import shown
 from lad_agent.store import (
     AuditStore,
     InspectionFilter,
@@ -99,6 +101,12 @@ def test_audits_are_weighted_by_the_version_that_drew_them(
     assert audits.low == pytest.approx(0.1 * lower_bound(5, 10, each))
     high = 0.9 * upper_bound(0, 18, each) + 0.1 * upper_bound(5, 10, each)
     assert audits.high == pytest.approx(high)
+    now = datetime.now(UTC)
+    [told] = store.ask(lambda session: shown.dashboard(session, 24, now)).products
+    assert told.escape is not None
+    assert told.escape.share == pytest.approx(0.05)
+    assert told.escape.told.startswith("5.0% (")
+    assert told.escape.told.endswith("), 5 of 28 audited")
 
 
 def test_a_kept_promise_raises_nothing(store: AuditStore, calibrated: Recipe) -> None:

@@ -27,6 +27,7 @@ async def judge(
 
     Raises:
         UsageError: the model was not made for the recipe's product.
+        CheckFailed: no bad part was judged in time, though there are some.
         UnreadableInput, ReasonerError: one picture could not be read or judged.
     """
     if reasoner.products is not None and recipe.product not in reasoner.products:
@@ -41,7 +42,8 @@ async def judge(
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None
     judged = [part for _, part in sorted(parts.items()) if part is not None]
-    return judged, left_unjudged(len(parts) - len(judged))
+    lost = [examples[index] for index, part in parts.items() if part is None]
+    return judged, left_unjudged(lost, judged)
 
 
 def question(example: Example, recipe: Recipe) -> Question | None:

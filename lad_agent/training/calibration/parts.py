@@ -18,6 +18,8 @@ from lad_agent.training.evaluation import jsonl
 from lad_agent.training.sources import Example, open_source
 from lad_agent.training.sources.folder import LAYOUT as OWN
 
+UNJUDGED = "not judged, because of a time-out or a failure"
+
 _SHOWN = 3
 
 
@@ -229,9 +231,7 @@ def of_results(
                 last[line.part.example.sha256] = line
     parts, notes = one_of_each(last.values())
     if not parts and not_judged:
-        raise UsageError(
-            f"{results}: no picture was judged, for time-outs or failures; inspect again"
-        )
+        raise UsageError(f"{results}: all of its pictures were {UNJUDGED}; inspect again")
     if not parts:
         raise UsageError(
             f"{results}: no line is about a labelled picture of {recipe.product}; check --truth"
@@ -239,7 +239,8 @@ def of_results(
     models = sorted({part.judgement.model for part in parts})
     if len(models) > 1:
         raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
-    return parts, [*notes, *left_unjudged(len(not_judged - last.keys()))]
+    lost = [known[sha256] for sha256 in not_judged - last.keys()]
+    return parts, [*notes, *left_unjudged(lost, parts)]
 
 
 def failed(entry: Mapping[str, Any]) -> bool:
@@ -247,9 +248,19 @@ def failed(entry: Mapping[str, Any]) -> bool:
     return entry.get("reason") in FAILURES
 
 
-def left_unjudged(number: int) -> list[str]:
-    """A note of how many pictures a time-out or a failure has left without a judgement."""
-    return [f"{number} pictures that were not judged: a time-out or a failure"] if number else []
+def left_unjudged(lost: Sequence[Example], parts: Iterable[Part]) -> list[str]:
+    """A note of how many pictures a time-out or a failure has left without a judgement.
+
+    Raises:
+        CheckFailed: all bad parts are among them. Good ones alone would calibrate then, as where
+            nobody has any bad ones.
+    """
+    bad = sum(example.anomalous for example in lost)
+    if bad and not any(part.bad for part in parts):
+        raise CheckFailed(
+            f"none of the {bad} bad parts was judged: time-outs or failures; try again"
+        )
+    return [f"{len(lost)} parts that were {UNJUDGED}"] if lost else []
 
 
 def one_of_each(lines: Collection[Line]) -> tuple[list[Part], list[str]]:

@@ -19,11 +19,10 @@ from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
 from lad_agent.policy import audit_draw
 from lad_agent.recipe import Policy, Recipe
-from lad_agent.training.calibration.parts import Line, Part, failed, one_of_each, part_of
+from lad_agent.training.calibration.parts import UNJUDGED, Line, Part, failed, one_of_each, part_of
 from lad_agent.training.sources import Example
 
 _OTHERWISE = "were judged for another task, by other draws, or by an older version"
-_FAILED = "were not judged, because of a time-out or a failure"
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
             left_out[_OTHERWISE] += 1
             continue
         if failed(entry):
-            left_out[_FAILED] += 1
+            left_out[f"were {UNJUDGED}"] += 1
             continue
         if one.policy is None or _way(one.policy) != _way(recipe.policy):
             left_out[_OTHERWISE] += 1

@@ -93,13 +93,19 @@ def test_what_was_not_judged_is_no_evidence(tray: Path, loaded: Recipe) -> None:
     failed = _results(
         tray.parent, examples, loaded, reason="reasoner-failed", well_formed=False, **nothing
     ).read_text()
-    with pytest.raises(UsageError, match="no picture was judged, for time-outs or failures"):
+    with pytest.raises(UsageError, match="all of its pictures were not judged, because"):
         of_results(tray.parent / "results.jsonl", examples, loaded)
-    path = _results(tray.parent, examples[:3], loaded)
+    few = [e for e in examples if not e.anomalous][:2] + [e for e in examples if e.anomalous][:1]
+    path = _results(tray.parent, few, loaded)
     path.write_text(path.read_text() + failed)
     parts, notes = of_results(path, examples, loaded)
-    assert {part.example.sha256 for part in parts} == {e.sha256 for e in examples[:3]}
-    assert notes == [f"{len(examples) - 3} pictures that were not judged: a time-out or a failure"]
+    assert {part.example.sha256 for part in parts} == {e.sha256 for e in few}
+    left = len(examples) - 3
+    assert notes == [f"{left} parts that were not judged, because of a time-out or a failure"]
+    path = _results(tray.parent, few[:2], loaded)
+    path.write_text(path.read_text() + failed)
+    with pytest.raises(CheckFailed, match="none of the 4 bad parts was judged"):
+        of_results(path, examples, loaded)
     # What the gate stops is stopped on the line too.
     gated = _results(tray.parent, examples, loaded, reason="too-dark", well_formed=False, **nothing)
     assert len(of_results(gated, examples, loaded)[0]) == len(examples)
