@@ -82,7 +82,7 @@ class Policy(_Strict):
     pass_confidence: Share | None = None
     reject_confidence: Share | None = None
     sample_below: Share = 0.9
-    samples: int = Field(default=0, ge=0, le=64)
+    samples: int = Field(default=4, ge=0, le=64)
     other_references: int | None = Field(default=None, ge=1, le=15)
     time_limit_s: float = Field(default=60.0, gt=0.0, le=3600.0)
     audit_rate: Share = 0.02
