@@ -16,11 +16,14 @@ parts anew, the same ones for all ways, and one of the twenty splits, and choose
 among them; they are those of one calibration, of which the figure is the mean. What a way gains is
 the difference to one greedy rationale in the same draw.
 
+Beside it the share of the bad parts that pass where the least sure 5%, 10% and 20% of all go to
+people, by the learned confidence and by the raw one, which decides until a recipe is calibrated.
+
 Judgements are kept (`--keep`), and a run that was killed goes on. By default 25,000 judgements,
 some 40 minutes on two cores, and five more to learn; `--count 40` takes three in all.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,6 +50,11 @@ WAYS = {
     ),
 }
 
+PEOPLE = (0.05, 0.1, 0.2)
+"""Shares of the parts that go to people, at which is told what passes."""
+
+Strata = Sequence[tuple[str, str]]
+
 SPLITS = 20
 """Times that the parts are split into thirds and the confidence is learned anew."""
 
@@ -56,12 +64,16 @@ class Known:
     """What confidence knows of the parts of one way.
 
     `sure` is shape [splits, parts], each part's confidence as other parts have taught it; of all
-    those models, three a split, `learned` had errors enough, and the others are the raw confidence.
-    `decidable` are the parts that go to people for nothing but their confidence.
+    those models, three a split, `learned` had errors enough, and the others are the raw confidence,
+    `raw`, shape [1, parts]. `bad` are the bad parts, `passing` those said to be good, and
+    `decidable` those that go to people for nothing but their confidence.
     """
 
     right: Flags
+    bad: Flags
+    passing: Flags
     decidable: Flags
+    raw: Floats
     sure: Floats
     learned: int
 
@@ -79,7 +91,10 @@ class Known:
                 told[thirds == n] = shown.sure(model)[thirds == n]
         return cls(
             np.array([part.right for part in parts], dtype=bool),
+            np.array([part.bad for part in parts], dtype=bool),
+            np.array([part.judgement.anomalous is False for part in parts], dtype=bool),
             np.array([decidable(part) for part in parts], dtype=bool),
+            shown.sure(None)[None],
             sure,
             learned,
         )
@@ -98,6 +113,18 @@ class Known:
             out[split :: len(self.sure)] = covered * share
         return out
 
+    def passed(self, people: float, sure: Floats, weights: Floats) -> Floats:
+        """The share of the bad parts that passes where the least sure share `people` of all parts
+        goes to people; shape [draws] for `sure` of shape [splits, parts], as `coverage`."""
+        out = np.empty(len(weights))
+        for split, told in enumerate(sure):
+            own = weights[split :: len(sure)]
+            order = np.argsort(np.where(self.decidable, told, -1.0), kind="stable")
+            decided = np.cumsum(own[:, order], 1) > people * own.sum(1, keepdims=True)
+            escapes = decided * own[:, order] * (self.bad & self.passing)[order]
+            out[split :: len(sure)] = scores.ratio(escapes.sum(1), own[:, self.bad].sum(1))
+        return out
+
 
 def main() -> None:
     options = judged.arguments(__doc__, count=1000).parse_args()
@@ -107,7 +134,11 @@ def main() -> None:
     found = {name: judge(way=way) for name, way in WAYS.items()}
     print(judged.table(costs(found)))
     print()
-    print(judged.table(coverages(found)))
+    known = {name: Known.of(parts, SPLITS) for name, parts in found.items()}
+    strata = [(key.product, key.kind) for key in keys]
+    print(judged.table(coverages(known, strata)))
+    print()
+    print(judged.table(escapes(known, strata)))
     print(f"\n{len(keys)} parts. In brackets: {SURE:.0%}, by bootstrap.")
 
 
@@ -128,39 +159,60 @@ def costs(found: Mapping[str, Sequence[Part]]) -> list[list[str]]:
     return out
 
 
-def coverages(found: Mapping[str, Sequence[Part]], splits: int = SPLITS) -> list[list[str]]:
+def coverages(known: Mapping[str, Known], strata: Strata) -> list[list[str]]:
     """Heading, and a row for each way: what it decides, beside the first one, of the same parts."""
     out = [["way"]]
     for error in ERRORS:
         out[0] += [f"coverage at {error:.1%} errors", f"gained at {error:.1%} errors"]
     out[0].append("confidence learned")
-    known = {name: Known.of(parts, splits) for name, parts in found.items()}
-    first, parts = next(iter(known.values())), next(iter(found.values()))
-    strata = [(part.example.product, part.example.kind) for part in parts]
     for name, one in known.items():
         row = [name]
         for error in ERRORS:
-            row += _cells(one, first, error, strata)
-        out.append([*row, f"{one.learned} of {3 * splits}"])
+            of = [partial(each.coverage, error) for each in (one, _first(known))]
+            row += _cells(of, strata, len(one.sure), alone=one is _first(known))
+        out.append([*row, f"{one.learned} of {3 * len(one.sure)}"])
     return out
 
 
+def escapes(known: Mapping[str, Known], strata: Strata) -> list[list[str]]:
+    """Heading, and two rows for each way: what passes of the bad, beside the first one."""
+    out = [["confidence", "way"]]
+    for people in PEOPLE:
+        out[0] += [f"bad passed, {people:.0%} to people", "against one rationale"]
+    for confidence in ("raw", "learned"):
+        for name, one in known.items():
+            row = [confidence, name]
+            for people in PEOPLE:
+                of = [
+                    partial(each.passed, people, each.raw if confidence == "raw" else each.sure)
+                    for each in (one, _first(known))
+                ]
+                row += _cells(of, strata, len(one.sure), alone=one is _first(known))
+            out.append(row)
+    return out
+
+
+def _first(known: Mapping[str, Known]) -> Known:
+    return next(iter(known.values()))
+
+
 def _cells(
-    one: Known, first: Known, error: float, strata: Sequence[tuple[str, str]]
+    of: Sequence[Callable[[Floats], Floats]], strata: Strata, splits: int, *, alone: bool
 ) -> tuple[str, str]:
-    """Coverage, and the points of it that are gained."""
+    """A share of one way, and the points between it and that of the first one; `of` tells both."""
 
     def figures(weights: Floats) -> dict[str, Floats]:
-        own = one.coverage(error, weights)
-        return {"coverage": own, "gained": own - first.coverage(error, weights)}
+        own, first = (share(weights) for share in of)
+        return {"own": own, "gained": own - first}
 
-    plain = {name: f.mean() for name, f in figures(np.ones_like(one.sure)).items()}
+    even = np.ones((splits, len(strata)))
+    plain = {name: found.mean() for name, found in figures(even).items()}
     ends = bootstrap.intervals(figures, strata, Resampling())
-    assert ends["coverage"] is not None
+    assert ends["own"] is not None
     assert ends["gained"] is not None
-    (low, high), (less, more) = ends["coverage"], ends["gained"]
+    (low, high), (less, more) = ends["own"], ends["gained"]
     gained = f"{100 * plain['gained']:+.1f} ({100 * less:+.1f} to {100 * more:+.1f})"
-    return f"{plain['coverage']:.1%} ({low:.1%}-{high:.1%})", "-" if one is first else gained
+    return f"{plain['own']:.1%} ({low:.1%}-{high:.1%})", "-" if alone else gained
 
 
 if __name__ == "__main__":

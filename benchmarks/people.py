@@ -13,8 +13,8 @@ threshold's reach, of the confidence, and of the certainty. Of three thirds by c
 confidence, one chooses the threshold (both where nothing is fitted), and one is decided and
 counted, in three turns. What passed beside it is how well the rate was kept on those.
 
-Judgements are kept (`--keep`), and shared with the other benchmarks that ask for one greedy
-rationale. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
+Judgements are kept (`--keep`), and shared with `benchmarks.confidence` where the shipped recipes
+ask as it does. By default 3,400 judgements, some six minutes on two cores; `--count 40` takes one.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -164,7 +164,8 @@ def test_coverage_is_told_at_the_same_realised_error_for_every_way() -> None:
     right = np.array([True, True, True, False, True, False, True, True])
     sure = np.array([[0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.99, 0.3]] * 2)
     decidable = np.array([True] * 6 + [False, True])
-    known = effort.Known(right, decidable, sure, learned=6)
+    bad = np.array([False, True, True, True, False, False, True, True])
+    known = effort.Known(right, bad, right != bad, decidable, sure[:1], sure, learned=6)
     once = np.ones((2, 8))
     assert known.coverage(0.0, once) == pytest.approx([3 / 8, 3 / 8])
     assert known.coverage(0.2, once) == pytest.approx([5 / 8, 5 / 8])
@@ -174,6 +175,10 @@ def test_coverage_is_told_at_the_same_realised_error_for_every_way() -> None:
     # Each draw is told by one of the splits, in turn.
     turned = replace(known, sure=np.array([sure[0], sure[0][::-1]]))
     assert turned.coverage(0.0, np.ones((3, 8))) == pytest.approx([3 / 8, 2 / 8, 3 / 8])
+    # One of the five bad ones is said to be good, and is the fifth of all to be asked about.
+    assert known.passed(0.5, sure, once) == pytest.approx([1 / 5, 1 / 5])
+    assert known.passed(5 / 8, known.raw, once) == pytest.approx([0, 0])
+    assert known.passed(0.5, sure, once + 2 * (np.arange(8) == 3)) == pytest.approx([3 / 7] * 2)
 
 
 def test_a_part_is_told_by_what_other_parts_have_taught() -> None:
@@ -189,7 +194,9 @@ def test_a_part_is_told_by_what_other_parts_have_taught() -> None:
 def test_what_a_way_gains_is_told_of_the_same_parts() -> None:
     few = parts(150, 150, wrong=0.15)
     ways = {"plain": few, "same": few, "better": parts(150, 150, wrong=0.15, skill=6.0)}
-    head, plain, same, better = effort.coverages(ways, splits=1)
+    known = {name: effort.Known.of(found, 1) for name, found in ways.items()}
+    strata = [(one.example.product, one.example.kind) for one in few]
+    head, plain, same, better = effort.coverages(known, strata)
     assert {len(row) for row in (plain, same, better)} == {len(head)}
     at = head.index("gained at 1.0% errors")
     assert plain[at] == "-"
@@ -198,12 +205,30 @@ def test_what_a_way_gains_is_told_of_the_same_parts() -> None:
     assert 0.0 < low < gained < high
 
 
+def test_what_passes_of_the_bad_is_told_of_the_same_parts() -> None:
+    few = parts(150, 150, wrong=0.15)
+    plain = effort.Known.of(few, 1)
+    known = {"plain": plain, "same": plain, "blind": replace(plain, raw=1 - plain.raw)}
+    strata = [(one.example.product, one.example.kind) for one in few]
+    head, *rows = effort.escapes(known, strata)
+    assert [row[:2] for row in rows] == [
+        [confidence, way] for confidence in ("raw", "learned") for way in known
+    ]
+    at = head.index("bad passed, 10% to people") + 1
+    assert [row[at] for row in rows[:2]] == ["-", "-"]
+    more, low, high = _numbers(rows[2][at])
+    assert 0.0 < low < more < high
+    assert rows[5][at] == "+0.0 (+0.0 to +0.0)"
+
+
 def test_two_ways_that_know_as_much_gain_nothing_beyond_chance() -> None:
     """The interval holds all that chance moves: parts, fit and threshold."""
     held = []
     for seed in range(3):
         ways = {str(n): parts(75, 75, seed=seed + n, wrong=0.25) for n in (0, 100)}
-        head, _, row = effort.coverages(ways, splits=1)
+        known = {name: effort.Known.of(found, 1) for name, found in ways.items()}
+        strata = [(one.example.product, one.example.kind) for one in ways["0"]]
+        head, _, row = effort.coverages(known, strata)
         _, low, high = _numbers(row[head.index("gained at 1.0% errors")])
         held.append(low <= 0.0 <= high)
     assert held == [True] * 3
