@@ -246,7 +246,8 @@ def load(path: Path, *, anew: bool = False) -> Recipe:
         references_shown=content.references_shown,
         damaged=content.calibration is not None and made is None,
     )
-    _loaded[loaded.recipe_version] = loaded
+    if not loaded.damaged:
+        _loaded[loaded.recipe_version] = loaded
     return loaded
 
 

@@ -19,7 +19,14 @@ from lad_agent.inspection import Outcome
 from lad_agent.judgement import Finding
 from lad_agent.policy import audit_draw
 from lad_agent.recipe import Policy, Recipe
-from lad_agent.training.calibration.parts import UNJUDGED, Line, Part, failed, one_of_each, part_of
+from lad_agent.training.calibration.parts import (
+    Line,
+    Part,
+    failed,
+    left_unjudged,
+    one_of_each,
+    part_of,
+)
 from lad_agent.training.sources import Example
 
 _OTHERWISE = "were judged for another task, by other draws, or by an older version"
@@ -50,11 +57,12 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
     judged, because of a time-out or a failure, is left out too.
 
     Raises:
-        CheckFailed: no part of the sample is decided.
+        CheckFailed: no part of the sample is decided; or there are bad ones, and none was judged.
         UsageError: one picture was found both conforming and nonconforming.
     """
     found: list[tuple[Reviewed, Line]] = []
     left_out: Counter[str] = Counter()
+    lost: list[Example] = []
     for one in sorted(reviewed, key=lambda one: one.outcome.id):
         if one.outcome.product != recipe.product or not _drawn(one):
             continue
@@ -66,7 +74,7 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
             left_out[_OTHERWISE] += 1
             continue
         if failed(entry):
-            left_out[f"were {UNJUDGED}"] += 1
+            lost.append(example)
             continue
         if one.policy is None or _way(one.policy) != _way(recipe.policy):
             left_out[_OTHERWISE] += 1
@@ -101,7 +109,7 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
         last[line.part.example.sha256] = line
     parts, notes = one_of_each(last.values())
     told = [f"{number} reviewed parts that {why}" for why, number in left_out.items() if number]
-    return parts, told + notes
+    return parts, told + left_unjudged(lost, parts) + notes
 
 
 def _drawn(one: Reviewed) -> bool:

@@ -109,18 +109,28 @@ def test_what_is_left_out_is_told(loaded: Recipe) -> None:
         _one(loaded, 5, part_id="p0"),
         _one(loaded, 6, bad=None),
         _one(loaded, 7),
-        _one(loaded, 8, bad=True, id="00", reason=Reason.TIMED_OUT),
+        _one(loaded, 8, id="00", reason=Reason.TIMED_OUT),
     ]
     parts, notes = of_reviews(line, loaded)
     assert [part.example.image.name for part in parts] == ["5.png"]
     assert notes == [
-        "1 reviewed parts that were not judged, because of a time-out or a failure",
         "3 reviewed parts that were judged for another task, by other draws, or by an older "
         "version",
         "1 reviewed parts that were judged by another model than scripted",
         "2 reviewed parts that came after one that waits for a person yet: decide it first",
+        "1 parts that were not judged, because of a time-out or a failure",
         "1 earlier pictures of parts that were photographed again",
     ]
+
+
+def test_where_no_bad_part_was_judged_good_ones_alone_promise_nothing(loaded: Recipe) -> None:
+    line = [_one(loaded, n) for n in range(30)]
+    late = [_one(loaded, n, bad=True, reason=Reason.TIMED_OUT) for n in range(30, 33)]
+    with pytest.raises(CheckFailed, match="none of the 3 bad parts was judged"):
+        of_reviews([*line, *late], loaded)
+    parts, notes = of_reviews([*line, *late, _one(loaded, 40, bad=True)], loaded)
+    assert sum(part.bad for part in parts) == 1
+    assert notes == ["3 parts that were not judged, because of a time-out or a failure"]
 
 
 @pytest.mark.parametrize("way", [{"other_references": 4}, {"sample_below": 0.5}, {"samples": 9}])
