@@ -105,25 +105,33 @@ class Known:
         Shape [draws] for weights of shape [draws, parts]; each draw is told by one of the splits,
         in turn, and by the threshold that is best for it.
         """
-        out, ours = np.empty(len(weights)), self.decidable
-        for split, sure in enumerate(self.sure):
-            own = weights[split :: len(self.sure)]
-            covered = scores.coverage_at(error, sure[ours], self.right[ours], own[:, ours])
-            share = scores.ratio(own[:, ours].sum(1), own.sum(1))
-            out[split :: len(self.sure)] = covered * share
-        return out
+        ours = self.decidable
+
+        def covered(sure: Floats, own: Floats) -> Floats:
+            found = scores.coverage_at(error, sure[ours], self.right[ours], own[:, ours])
+            return found * scores.ratio(own[:, ours].sum(1), own.sum(1))
+
+        return _in_turn(covered, self.sure, weights)
 
     def passed(self, people: float, sure: Floats, weights: Floats) -> Floats:
         """The share of the bad parts that passes where the least sure share `people` of all parts
         goes to people; shape [draws] for `sure` of shape [splits, parts], as `coverage`."""
-        out = np.empty(len(weights))
-        for split, told in enumerate(sure):
-            own = weights[split :: len(sure)]
+
+        def escaped(told: Floats, own: Floats) -> Floats:
             order = np.argsort(np.where(self.decidable, told, -1.0), kind="stable")
             decided = np.cumsum(own[:, order], 1) > people * own.sum(1, keepdims=True)
             escapes = decided * own[:, order] * (self.bad & self.passing)[order]
-            out[split :: len(sure)] = scores.ratio(escapes.sum(1), own[:, self.bad].sum(1))
-        return out
+            return scores.ratio(escapes.sum(1), own[:, self.bad].sum(1))
+
+        return _in_turn(escaped, sure, weights)
+
+
+def _in_turn(tell: Callable[[Floats, Floats], Floats], sure: Floats, weights: Floats) -> Floats:
+    """What `tell` says of each draw by one of the splits `sure`, each in turn; shape [draws]."""
+    out = np.empty(len(weights))
+    for split, told in enumerate(sure):
+        out[split :: len(sure)] = tell(told, weights[split :: len(sure)])
+    return out
 
 
 def main() -> None:
@@ -168,8 +176,7 @@ def coverages(known: Mapping[str, Known], strata: Strata) -> list[list[str]]:
     for name, one in known.items():
         row = [name]
         for error in ERRORS:
-            of = [partial(each.coverage, error) for each in (one, _first(known))]
-            row += _cells(of, strata, len(one.sure), alone=one is _first(known))
+            row += _cells(partial(Known.coverage, error=error), one, known, strata)
         out.append([*row, f"{one.learned} of {3 * len(one.sure)}"])
     return out
 
@@ -183,36 +190,33 @@ def escapes(known: Mapping[str, Known], strata: Strata) -> list[list[str]]:
         for name, one in known.items():
             row = [confidence, name]
             for people in PEOPLE:
-                of = [
-                    partial(each.passed, people, each.raw if confidence == "raw" else each.sure)
-                    for each in (one, _first(known))
-                ]
-                row += _cells(of, strata, len(one.sure), alone=one is _first(known))
+                row += _cells(partial(_passed, people, confidence), one, known, strata)
             out.append(row)
     return out
 
 
-def _first(known: Mapping[str, Known]) -> Known:
-    return next(iter(known.values()))
+def _passed(people: float, confidence: str, one: Known, weights: Floats) -> Floats:
+    return one.passed(people, one.raw if confidence == "raw" else one.sure, weights)
 
 
 def _cells(
-    of: Sequence[Callable[[Floats], Floats]], strata: Strata, splits: int, *, alone: bool
+    share: Callable[..., Floats], one: Known, known: Mapping[str, Known], strata: Strata
 ) -> tuple[str, str]:
-    """A share of one way, and the points between it and that of the first one; `of` tells both."""
+    """A share of one way by `share(way, weights=...)`, and the points between it and that of the
+    first way."""
+    first = next(iter(known.values()))
 
     def figures(weights: Floats) -> dict[str, Floats]:
-        own, first = (share(weights) for share in of)
-        return {"own": own, "gained": own - first}
+        own = share(one, weights=weights)
+        return {"own": own, "gained": own - share(first, weights=weights)}
 
-    even = np.ones((splits, len(strata)))
-    plain = {name: found.mean() for name, found in figures(even).items()}
+    plain = {name: found.mean() for name, found in figures(np.ones_like(one.sure)).items()}
     ends = bootstrap.intervals(figures, strata, Resampling())
     assert ends["own"] is not None
     assert ends["gained"] is not None
     (low, high), (less, more) = ends["own"], ends["gained"]
     gained = f"{100 * plain['gained']:+.1f} ({100 * less:+.1f} to {100 * more:+.1f})"
-    return f"{plain['own']:.1%} ({low:.1%}-{high:.1%})", "-" if alone else gained
+    return f"{plain['own']:.1%} ({low:.1%}-{high:.1%})", "-" if one is first else gained
 
 
 if __name__ == "__main__":

@@ -265,18 +265,17 @@ def _for(kind: str, asked: Asked) -> str:
 
 def _refuse_to_take_back(recipe: Recipe, model: str) -> None:
     """Refuse to replace a promise about escapes that is in force, or may be, by none."""
+    escapes = [one for one in _in_force(recipe, model) if one.quantity == "escape_rate"]
     if recipe.damaged:
-        raise CheckFailed(
-            "the recipe's calibration cannot be read, and may promise escapes, which good parts "
-            "alone would take back; label bad parts too, or take calibration, pass_confidence and "
-            "reject_confidence out of it"
-        )
-    for promise in _in_force(recipe, model):
-        if promise.quantity == "escape_rate":
-            raise CheckFailed(
-                f"the recipe promises {promise}, which good parts alone would take back; label bad "
-                "parts too, or take calibration, pass_confidence and reject_confidence out of it"
-            )
+        told = "the recipe's calibration cannot be read, and may promise escapes"
+    elif escapes:
+        told = f"the recipe promises {escapes[0]}"
+    else:
+        return
+    raise CheckFailed(
+        f"{told}, which good parts alone would take back; label bad parts too, or take "
+        "calibration, pass_confidence and reject_confidence out of it"
+    )
 
 
 def _split(parts: Sequence[Part], asked: Asked) -> tuple[list[Part], list[Part], list[str]]:

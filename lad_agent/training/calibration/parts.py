@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Line:
-    """A part as a line of results tells it; `age` sorts the lines about one picture."""
+    """A part as a line of results tells it; `age` sorts the lines about one picture, and `failed`
+    tells of something broken, and of no judgement."""
 
     part_id: str
     age: tuple[int, str]
     part: Part
+    failed: bool
 
 
 def labelled(path: Path, product: str) -> tuple[list[Example], int]:
@@ -216,19 +219,14 @@ def of_results(
     known = {e.sha256: e for e in examples}
     last: dict[str, Line] = {}
     not_judged: set[str] = set()
-
-    def told(entry: Mapping[str, Any]) -> Line | None:
-        line = part_of(entry, known=known, recipe=recipe)
-        if line is not None and failed(entry):
-            not_judged.add(line.part.example.sha256)
-            return None
-        return line
-
-    for line in jsonl.read(results, told):
-        if line is not None:
-            before = last.get(line.part.example.sha256)
-            if before is None or line.age >= before.age:
-                last[line.part.example.sha256] = line
+    for line in jsonl.read(results, partial(part_of, known=known, recipe=recipe)):
+        if line is None:
+            continue
+        sha256 = line.part.example.sha256
+        if line.failed:
+            not_judged.add(sha256)
+        elif sha256 not in last or line.age >= last[sha256].age:
+            last[sha256] = line
     parts, notes = one_of_each(last.values())
     if not parts and not_judged:
         raise UsageError(f"{results}: all of its pictures were {UNJUDGED}; inspect again")
@@ -241,11 +239,6 @@ def of_results(
         raise UsageError(f"{results}: judged by {' and '.join(models)}; give results of one model")
     lost = [known[sha256] for sha256 in not_judged - last.keys()]
     return parts, [*notes, *left_unjudged(lost, parts)]
-
-
-def failed(entry: Mapping[str, Any]) -> bool:
-    """Whether a line of results tells of something broken, and of no judgement."""
-    return entry.get("reason") in FAILURES
 
 
 def left_unjudged(lost: Sequence[Example], parts: Iterable[Part]) -> list[str]:
@@ -309,7 +302,8 @@ def part_of(
             "inspect again"
         )
     age = (int(entry.get("attempt", 1)), str(entry.get("id", "")))
-    return Line(str(entry.get("part_id") or example.sha256), age, Part(example, judgement))
+    part_id, failed = str(entry.get("part_id") or example.sha256), entry.get("reason") in FAILURES
+    return Line(part_id, age, Part(example, judgement), failed)
 
 
 def digest(parts: Iterable[Part]) -> str:

@@ -22,7 +22,6 @@ from lad_agent.recipe import Policy, Recipe
 from lad_agent.training.calibration.parts import (
     Line,
     Part,
-    failed,
     left_unjudged,
     one_of_each,
     part_of,
@@ -73,7 +72,7 @@ def of_reviews(reviewed: Iterable[Reviewed], recipe: Recipe) -> tuple[list[Part]
         except ValueError:
             left_out[_OTHERWISE] += 1
             continue
-        if failed(entry):
+        if line is not None and line.failed:
             lost.append(example)
             continue
         if one.policy is None or _way(one.policy) != _way(recipe.policy):
