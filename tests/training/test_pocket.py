@@ -233,6 +233,60 @@ def test_pictures_of_nothing_are_of_the_models_size(monkeypatch: pytest.MonkeyPa
         assert pixels.dtype == np.uint8
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.floats(0.0, 1.0), st.integers(0, 3))
+def test_a_thing_in_front_hides_its_share_from_its_side(seed: int, share: float, side: int) -> None:
+    white, black = (
+        data.covered(
+            np.random.default_rng(seed), np.full((98, 98, 3), level, np.uint8), share, side
+        )
+        for level in (255, 0)
+    )
+    hidden = (white == black).all(axis=2)
+    assert hidden.mean() == pytest.approx(share, abs=0.03)
+    edges = (hidden[:, 0], hidden[-1], hidden[:, -1], hidden[0])
+    assert share < 0.05 or edges[side].all()
+    assert share > 0.9 or not edges[(side + 2) % 4].any()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(synloco.PRODUCTS),
+    st.sampled_from(("normal", "varied", "logical", "structural")),
+)
+def test_beside_a_product_nothing_hides_its_parts_and_before_it_something_does(
+    seed: int, product: str, kind: synloco.Kind
+) -> None:
+    photo = synloco.sample(product, 3, seed, "train", 98, kind).photo
+    for side in range(4):
+        free, hides = data._free(product, photo, side)
+        assert 0 <= free < hides < 0.5
+        within = [_reach(part.centre, side) for part in photo.parts if part.cls != DAMAGE]
+        assert all(reach > free for reach in within)
+        if product == "pushpins" and hides > 0.1:
+            assert (
+                min(_reach(point, side) for part in photo.parts for point in part.outline) < hides
+            )
+
+
+def _reach(point: tuple[float, float], side: int) -> float:
+    """How far a point of a picture of 98 px lies from a side."""
+    x, y = point[0] / 98, point[1] / 98
+    return (x, 1 - y, 1 - x, y)[side]
+
+
+def test_a_covered_product_shows_nothing_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "NOTHING_SHARE", 0.0)
+    monkeypatch.setattr(data, "COVERED_SHARE", 1.0)
+    drawn = [data.picture(5, number) for number in range(60)]
+    products = [facts.product for _, _, facts in drawn]
+    assert 0.4 < products.count(rationale.NOTHING) / len(drawn) < 0.9
+    for pixels, cover, facts in drawn:
+        assert pixels.shape == (196, 196, 3)
+        assert facts.product != rationale.NOTHING or (not cover.any() and not facts.places)
+
+
 def test_facts_list_every_class_of_the_product() -> None:
     for index, product in enumerate(synloco.PRODUCTS):
         sample = synloco.sample(product, 6, index, "train", 196, "varied")

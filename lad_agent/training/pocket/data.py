@@ -8,7 +8,7 @@ or not at all, so an interrupted run goes on at the first missing one.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -48,6 +48,19 @@ HARD_DAMAGE = {
 REDRAWN, NEXT = 0.7, 10_000_000
 """Share of the other damage that is replaced by what comes that many pictures later, once."""
 NOTHING_SHARE = 0.05
+COVERED_SHARE, BESIDE_SHARE = 0.13, 0.35
+"""Of the pictures, those with something in front; of these, those where it hides nothing of the
+product."""
+FREE = {
+    "screw_bag": ((0.03, 0.2), (0.03, 0.2)),
+    "breakfast_box": ((0.04, 0.24), (0.05, 0.26)),
+    "juice_bottle": ((0.2, 0.46), (0.03, 0.24)),
+}
+"""How far a thing may reach in, from left or right and from below or above, and hide nothing of a
+product, and from where on it hides so much that there is nothing to judge: shares of the picture.
+Between the two lies what nobody can call either. For the others their parts tell."""
+FARTHEST = 0.35
+"""No product that is whole begins farther from an edge: where it seems so, parts are missing."""
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
 
@@ -121,8 +134,7 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     """One training picture, its cover [49, 4 x nouns] and what is in it."""
     rng = np.random.default_rng([seed, index, 0x5EED])
     if rng.random() < NOTHING_SHARE:
-        bare = np.zeros((TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
-        return nothing(rng, seed, index), bare, Facts(NOTHING)
+        return nothing(rng, seed, index), _bare(), Facts(NOTHING)
     product = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     kind = cast(synloco.Kind, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
@@ -130,7 +142,51 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         planned = synloco.plan(product, seed, index, "train", kind)
         index += NEXT * (planned.structural not in HARD_DAMAGE[product])
     sample = synloco.sample(product, seed, index, "train", size, kind)
-    return resize(sample.photo.image), cover_of(sample.photo, size), synloco.facts_of(sample)
+    photo = sample.photo
+    if rng.random() < COVERED_SHARE:
+        beside = rng.random() < BESIDE_SHARE
+        photo = replace(photo, image=behind(rng, product, photo, beside))
+        if not beside:
+            return resize(photo.image), _bare(), Facts(NOTHING)
+    return resize(photo.image), cover_of(photo, size), synloco.facts_of(sample)
+
+
+def behind(rng: np.random.Generator, product: str, photo: Photo, beside: bool) -> Pixels:
+    """The photograph with something in front, `beside` the product or over a part of it.
+
+    Of what is missing where nothing can be seen a picture says as little as of what is there: over
+    a part of the product it leaves nothing to judge.
+    """
+    side = int(rng.integers(4))
+    free, hides = _free(product, photo, side)
+    share = rng.uniform(0.0, free) if beside else hides + (1 - hides) * rng.random() ** 2
+    return covered(rng, photo.image, share, side)
+
+
+def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) -> Pixels:
+    """A picture [side, side, 3] of which a hand, a box or a lid hides a share, from the left (0),
+    from below (1), from the right (2) or from above (3)."""
+    edge = image.shape[0]
+    down, across = np.mgrid[0:edge, 0:edge] / edge
+    slant = rng.uniform(-0.1, 0.1) * (rng.random() < 0.5) * min(share, 1 - share)
+    hidden = np.rot90(across + slant * (down - 0.5) < share, side)
+    colour = np.repeat(rng.uniform(10, 245), 3) if rng.random() < 0.6 else rng.uniform(10, 245, 3)
+    thing = colour + rng.uniform(-40, 40) * (rng.random() < 0.4) * (down + across)[..., None]
+    if rng.random() < 0.5:
+        thing = thing + rng.normal(0, rng.uniform(1, 12), image.shape)
+    return np.where(hidden[..., None], np.clip(thing, 0, 255), image).astype(np.uint8)
+
+
+def _free(product: str, photo: Photo, side: int) -> tuple[float, float]:
+    """How far a thing from a side hides nothing, and from where on it leaves nothing to judge."""
+    if product in FREE:
+        return FREE[product][side % 2]
+    if not photo.parts:
+        return 0.0, FARTHEST
+    rim = np.concatenate([np.asarray(part.outline) for part in photo.parts]) / len(photo.image)
+    (left, top), (right, bottom) = rim.min(axis=0), rim.max(axis=0)
+    margin = min(FARTHEST, max(0.0, float((left, 1 - bottom, 1 - right, top)[side])))
+    return max(0.0, margin - 0.02), margin + 0.1
 
 
 def reference(product: str, seed: int, number: int) -> Pixels:
@@ -182,6 +238,11 @@ def nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
         return np.asarray(Image.fromarray(image).filter(blur))
     dark = image * rng.uniform(0.0, 0.05) + rng.normal(0, rng.uniform(1, 6), shape)
     return dark.clip(0, 255).astype(np.uint8)
+
+
+def _bare() -> Pixels:
+    """The cover of a picture that shows nothing."""
+    return np.zeros((TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
 
 
 def _write_shard(directory: Path, number: int, seed: int, draw: Draw) -> None:
