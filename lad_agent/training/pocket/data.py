@@ -59,7 +59,7 @@ FREE = {
 """How far a thing may reach in, from left or right and from below or above, and hide nothing of a
 product, and from where on it hides so much that there is nothing to judge: shares of the picture.
 Between the two lies what nobody can call either. For the others their parts tell."""
-FARTHEST = 0.35
+FARTHEST = 0.5
 """No product that is whole begins farther from an edge: where it seems so, parts are missing."""
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
@@ -134,7 +134,7 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     """One training picture, its cover [49, 4 x nouns] and what is in it."""
     rng = np.random.default_rng([seed, index, 0x5EED])
     if rng.random() < NOTHING_SHARE:
-        return nothing(rng, seed, index), _bare(), Facts(NOTHING)
+        return nothing(rng, seed, index), bare(NOUNS), Facts(NOTHING)
     product = str(rng.choice(list(SHARES), p=list(SHARES.values())))
     kind = cast(synloco.Kind, str(rng.choice(list(KINDS), p=list(KINDS.values()))))
     size = int(rng.choice(list(RENDERED_SIZES), p=list(RENDERED_SIZES.values())))
@@ -147,7 +147,7 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         beside = rng.random() < BESIDE_SHARE
         photo = replace(photo, image=behind(rng, product, photo, beside))
         if not beside:
-            return resize(photo.image), _bare(), Facts(NOTHING)
+            return resize(photo.image), bare(NOUNS), Facts(NOTHING)
     return resize(photo.image), cover_of(photo, size), synloco.facts_of(sample)
 
 
@@ -164,7 +164,7 @@ def behind(rng: np.random.Generator, product: str, photo: Photo, beside: bool) -
 
 
 def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) -> Pixels:
-    """A picture [side, side, 3] of which a hand, a box or a lid hides a share, from the left (0),
+    """A picture [edge, edge, 3] of which a hand, a box or a lid hides a share, from the left (0),
     from below (1), from the right (2) or from above (3)."""
     edge = image.shape[0]
     down, across = np.mgrid[0:edge, 0:edge] / edge
@@ -179,13 +179,14 @@ def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) ->
 
 def _free(product: str, photo: Photo, side: int) -> tuple[float, float]:
     """How far a thing from a side hides nothing, and from where on it leaves nothing to judge."""
+    margin = FARTHEST
+    if photo.parts:
+        rim = np.concatenate([np.asarray(part.outline) for part in photo.parts]) / len(photo.image)
+        (left, top), (right, bottom) = rim.min(axis=0), rim.max(axis=0)
+        margin = min(FARTHEST, max(0.0, float((left, 1 - bottom, 1 - right, top)[side])))
     if product in FREE:
-        return FREE[product][side % 2]
-    if not photo.parts:
-        return 0.0, FARTHEST
-    rim = np.concatenate([np.asarray(part.outline) for part in photo.parts]) / len(photo.image)
-    (left, top), (right, bottom) = rim.min(axis=0), rim.max(axis=0)
-    margin = min(FARTHEST, max(0.0, float((left, 1 - bottom, 1 - right, top)[side])))
+        free, hides = FREE[product][side % 2]
+        return min(free, margin), hides
     return max(0.0, margin - 0.02), margin + 0.1
 
 
@@ -240,9 +241,9 @@ def nothing(rng: np.random.Generator, seed: int, index: int) -> Pixels:
     return dark.clip(0, 255).astype(np.uint8)
 
 
-def _bare() -> Pixels:
-    """The cover of a picture that shows nothing."""
-    return np.zeros((TOKENS, MERGE**2 * len(NOUNS)), np.uint8)
+def bare(nouns: Sequence[str]) -> Pixels:
+    """The cover of a picture that shows none of the nouns, as `cover_of`."""
+    return np.zeros((TOKENS, MERGE**2 * len(nouns)), np.uint8)
 
 
 def _write_shard(directory: Path, number: int, seed: int, draw: Draw) -> None:

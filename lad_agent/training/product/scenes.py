@@ -18,7 +18,7 @@ from lad_agent.rationale import NOTHING, Count, Equal, Facts, Fit, Form, Value
 from lad_agent.recipe import Rule
 from lad_agent.training import synloco
 from lad_agent.training.pocket import data
-from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, TOKENS
+from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.pocket.data import Pixels
 from lad_agent.training.product.kit import Cut, Kit
 from lad_agent.training.synloco import sprites
@@ -63,8 +63,7 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     """One training picture, its cover [49, 4 x nouns] and what is in it."""
     rng = np.random.default_rng([seed, index, 0x0B0E])
     if rng.random() < NOTHING_SHARE:
-        bare = np.zeros((TOKENS, MERGE**2 * len(kit.nouns)), np.uint8)
-        return _stranger(rng, seed, index), bare, Facts(NOTHING)
+        return _stranger(rng, seed, index), data.bare(kit.nouns), Facts(NOTHING)
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     size = int(rng.choice(SIZES))
     photo = shoot(rng, kit, kind, size)
