@@ -38,6 +38,11 @@ Kind = Literal["varied", "normal", "logical"]
 KINDS: dict[Kind, float] = {"varied": 0.5, "normal": 0.2, "logical": 0.3}
 NOTHING_SHARE = 0.06
 """Pictures of nothing, and of SynLOCO's products: what the model must not take for its own."""
+COVERED_SHARE, BESIDE_SHARE = 0.12, 0.25
+"""Of the pictures, those with something in front; of these, those where it stays on the rim."""
+RIM, HIDING = 0.03, 0.12
+"""Shares of the picture. Parts lie wherever there is room: what reaches in farther than the rim may
+hide one. Between the two lies what nobody can call either."""
 SIZES = (196, 280, 392)
 FULLEST = 0.5
 """The largest share of the board that parts are to cover."""
@@ -67,7 +72,14 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     size = int(rng.choice(SIZES))
     photo = shoot(rng, kit, kind, size)
-    return data.resize(photo.image), data.cover_of(photo, size, kit.nouns), facts_of(kit, photo)
+    image = photo.image
+    if rng.random() < COVERED_SHARE:
+        beside = rng.random() < BESIDE_SHARE
+        share = rng.uniform(0, RIM) if beside else HIDING + (1 - HIDING) * rng.random() ** 2
+        image = data.covered(rng, image, share, int(rng.integers(4)))
+        if not beside:
+            return data.resize(image), data.bare(kit.nouns), Facts(NOTHING)
+    return data.resize(image), data.cover_of(photo, size, kit.nouns), facts_of(kit, photo)
 
 
 def refuse_unfit(kit: Kit) -> None:

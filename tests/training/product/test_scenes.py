@@ -213,3 +213,25 @@ def test_some_pictures_are_of_something_else(kit: Kit, monkeypatch: pytest.Monke
         assert facts == Facts(NOTHING)
         assert pixels.shape == (196, 196, 3)
         assert not cover.any()
+
+
+def test_a_covered_part_leaves_nothing_to_judge_and_what_stays_on_the_rim_hides_nothing(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes, "NOTHING_SHARE", 0.0)
+    monkeypatch.setattr(scenes, "COVERED_SHARE", 0.0)
+    plain = [scenes.picture(kit, 4, index) for index in range(12)]
+    monkeypatch.setattr(scenes, "COVERED_SHARE", 1.0)
+    monkeypatch.setattr(scenes, "BESIDE_SHARE", 1.0)
+    rim = 8  # of 196 px: 3%, a slant, and the pixel that resizing mixes
+    for index, (pixels, cover, facts) in enumerate(plain):
+        beside, same, seen = scenes.picture(kit, 4, index)
+        assert seen == facts
+        assert np.array_equal(same, cover)
+        assert np.array_equal(beside[rim:-rim, rim:-rim], pixels[rim:-rim, rim:-rim])
+    monkeypatch.setattr(scenes, "BESIDE_SHARE", 0.0)
+    for index, (pixels, _, _) in enumerate(plain):
+        covered, cover, facts = scenes.picture(kit, 4, index)
+        assert facts == Facts(NOTHING)
+        assert not cover.any()
+        assert (covered != pixels).any(axis=2).mean() > 0.1
