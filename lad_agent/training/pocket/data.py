@@ -159,8 +159,13 @@ def behind(rng: np.random.Generator, product: str, photo: Photo, beside: bool) -
     """
     side = int(rng.integers(4))
     free, hides = _free(product, photo, side)
-    share = rng.uniform(0.0, free) if beside else hides + (1 - hides) * rng.random() ** 2
-    return covered(rng, photo.image, share, side)
+    return covered(rng, photo.image, reach(rng, free, hides, beside), side)
+
+
+def reach(rng: np.random.Generator, free: float, hides: float, beside: bool) -> float:
+    """How far a thing reaches in: `beside`, no farther than it hides nothing, else at least as far
+    as leaves nothing to judge; shares of the picture."""
+    return float(rng.uniform(0.0, free) if beside else hides + (1 - hides) * rng.random() ** 2)
 
 
 def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) -> Pixels:

@@ -75,7 +75,7 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     image = photo.image
     if rng.random() < COVERED_SHARE:
         beside = rng.random() < BESIDE_SHARE
-        share = rng.uniform(0, RIM) if beside else HIDING + (1 - HIDING) * rng.random() ** 2
+        share = data.reach(rng, RIM, HIDING, beside)
         image = data.covered(rng, image, share, int(rng.integers(4)))
         if not beside:
             return data.resize(image), data.bare(kit.nouns), Facts(NOTHING)
