@@ -51,16 +51,19 @@ NOTHING_SHARE = 0.05
 COVERED_SHARE, BESIDE_SHARE = 0.13, 0.35
 """Of the pictures, those with something in front; of these, those where it hides nothing of the
 product."""
-FREE = {
-    "screw_bag": ((0.03, 0.2), (0.03, 0.2)),
-    "breakfast_box": ((0.04, 0.24), (0.05, 0.26)),
-    "juice_bottle": ((0.2, 0.46), (0.03, 0.24)),
-}
-"""How far a thing may reach in, from left or right and from below or above, and hide nothing of a
-product, and from where on it hides so much that there is nothing to judge: shares of the picture.
-Between the two lies what nobody can call either. For the others their parts tell."""
 FARTHEST = 0.5
 """No product that is whole begins farther from an edge: where it seems so, parts are missing."""
+HIDDEN = 0.1
+"""How far beyond where a part begins a thing leaves nothing to judge. Between this and what hides
+nothing lies what nobody can call either."""
+ROOM = {
+    "screw_bag": ((0.03, 0.2), (0.03, 0.2)),
+    "breakfast_box": ((0.04, 0.24), (0.05, 0.26)),
+    "juice_bottle": ((0.2, 0.36), (0.03, 0.24)),
+}
+"""From left or right, and from below or above: where a product begins, and from where on so much of
+its room is hidden that a part may be missed, as a label beside a bottle. Shares of the picture. Of
+the other products their parts alone tell."""
 RENDERED_SIZES = {196: 0.6, 280: 0.2, 392: 0.2}
 """Sizes of the photographs before the reasoner's own resizing, as a page or camera gives them."""
 
@@ -189,10 +192,8 @@ def _free(product: str, photo: Photo, side: int) -> tuple[float, float]:
         rim = np.concatenate([np.asarray(part.outline) for part in photo.parts]) / len(photo.image)
         (left, top), (right, bottom) = rim.min(axis=0), rim.max(axis=0)
         margin = min(FARTHEST, max(0.0, float((left, 1 - bottom, 1 - right, top)[side])))
-    if product in FREE:
-        free, hides = FREE[product][side % 2]
-        return min(free, margin), hides
-    return max(0.0, margin - 0.02), margin + 0.1
+    begins, missed = ROOM.get(product, ((FARTHEST, FARTHEST + HIDDEN),) * 2)[side % 2]
+    return min(begins, max(0.0, margin - 0.02)), min(missed, margin + HIDDEN)
 
 
 def reference(product: str, seed: int, number: int) -> Pixels:
