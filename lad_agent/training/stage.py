@@ -220,6 +220,9 @@ def _fit(
         step, reason, done = trainer.state.global_step, plan.stopped(), plan.done()
         whole = reason is None and (step == steps or done is not None)
         folder = _save(trainer, base, plan, run) if whole else None
+    if distributed.is_initialized():
+        # One that a process holds at its exit can end it by SIGABRT.
+        distributed.destroy_process_group()
     if runs.first_process():
         curves.write(run)
     if reason is not None:

@@ -271,7 +271,7 @@ def test_beside_a_product_nothing_hides_its_parts_and_before_it_something_does(
 
 @pytest.mark.parametrize("side", [0, 2])
 def test_where_half_a_bottle_could_be_hidden_nothing_is_told(side: int) -> None:
-    """Half a picture hides a label beside a bottle, wherever the bottle stands; a model that was not
+    """Half a picture hides a label beside a bottle, wherever that stands; a model that had not been
     shown these passed good and bad ones."""
     for index in range(40):
         photo = synloco.sample("juice_bottle", 3, index, "train", 98, "varied").photo
