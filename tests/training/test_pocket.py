@@ -286,7 +286,7 @@ def _reach(point: tuple[float, float], side: int) -> float:
 
 def test_a_covered_product_shows_nothing_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "NOTHING_SHARE", 0.0)
-    monkeypatch.setattr(data, "COVERED_SHARE", 1.0)
+    monkeypatch.setattr(data, "COVERED_SHARES", dict.fromkeys(synloco.PRODUCTS, 1.0))
     drawn = [data.picture(5, number) for number in range(60)]
     products = [facts.product for _, _, facts in drawn]
     assert 0.4 < products.count(rationale.NOTHING) / len(drawn) < 0.9
