@@ -18,11 +18,15 @@ from torch import Tensor, nn
 
 from lad_agent import rationale
 from lad_agent.cells import CELLS
-from lad_agent.rationale import Facts
+from lad_agent.rationale import NOTHING, Facts
 from lad_agent.recipe import Rule
 
 MOST = 15
 """The largest number of parts of one noun that the heads can tell."""
+
+SURE = 0.97
+"""How probable a product must be to the witness, which doubts it where something hides a part. Of
+plain validation pictures within the ranges of training at most 1% of any product lie below."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,26 @@ class ObjectHead(nn.Module):
         split = self.attributes(features).split(sizes, -1)
         return [(share[..., column, None] * logits).sum(1) for column, logits in enumerate(split)]
 
-    def read(self, features: Tensor, nouns: Mapping[str, Sequence[str]]) -> list[Facts]:
+    def read(
+        self, features: Tensor, nouns: Mapping[str, Sequence[str]], sure: float = 0.0
+    ) -> list[Facts]:
         """What the heads see in each picture; `nouns` maps a product to its nouns.
 
+        A product less probable than `sure` is not named: there is nothing, to them.
         A count is the one that count head and cells together make most probable: the first leans
         to numbers it has met often, the second counts twice what lies on the border of two cells.
         Its cells are the noun's most probable ones, as many as that.
         """
         mean = features.mean(1)
-        product = self.product(mean).argmax(-1).tolist()
+        most, product = self.product(mean).softmax(-1).max(-1)
         cells = self.cells(features).unflatten(-1, (-1, 2)).sigmoid()
         summed = number_of_parts(cells.transpose(1, 2).flatten(2))
         counts = self.counts(mean).unflatten(-1, (-1, MOST + 1)).softmax(-1)
         counts = (counts * summed).argmax(-1).tolist()
         values = [logits.argmax(-1).tolist() for logits in self.attribute_logits(features)]
         out = []
-        for row, number in enumerate(product):
-            name = self.words.products[number]
+        for row, number in enumerate(product.tolist()):
+            name = self.words.products[number] if most[row] >= sure else NOTHING
             places = {}
             for noun in nouns.get(name, ()):
                 index = self.words.nouns.index(noun)
@@ -119,9 +126,10 @@ class Witness:
     nouns: Mapping[str, tuple[str, ...]]
 
     def facts(self, features: Tensor) -> list[Facts]:
-        """What the heads see, from visual tokens [batch, cells, width]."""
+        """What the heads see, from visual tokens [batch, cells, width]; no product but where they
+        are sure of it."""
         with torch.inference_mode():
-            return self.head.read(features.to(self.head.position.weight), self.nouns)
+            return self.head.read(features.to(self.head.position.weight), self.nouns, SURE)
 
     def contradiction(
         self, seen: Facts, product: str, rules: Sequence[Rule], text: str
@@ -131,6 +139,8 @@ class Witness:
         if not said:
             return None
         if said[0].ok != (seen.product == product):
+            if seen.product == NOTHING:
+                return "the object head is not sure of the product"
             return f"the object head sees {seen.product}"
         claims = {statement.rule: statement for statement in said[1:]}
         for rule in rules:

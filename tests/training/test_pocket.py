@@ -19,7 +19,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -38,6 +38,7 @@ from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.reasoners.local import TransformersReasoner
 from lad_agent.reasoners.witness import (
     MOST,
+    SURE,
     ObjectHead,
     Witness,
     load_witness,
@@ -1338,6 +1339,11 @@ def test_the_witness_contradicts_another_count_or_product() -> None:
     assert _witness().contradiction(moved, "screw_bag", chosen, text) is None
     other = _witness().contradiction(Facts("pushpins"), "screw_bag", chosen, text)
     assert other == "the object head sees pushpins"
+    unsure = _witness().contradiction(Facts(rationale.NOTHING), "screw_bag", chosen, text)
+    assert unsure == "the object head is not sure of the product"
+    strange = rationale.write(rationale.clauses("screw_bag", chosen, Facts(rationale.NOTHING)))
+    nothing = Facts(rationale.NOTHING)
+    assert _witness().contradiction(nothing, "screw_bag", chosen, strange) is None
     assert _witness().contradiction(facts, "screw_bag", chosen, "in other words") is None
 
 
@@ -1357,6 +1363,24 @@ def test_the_head_reads_counts_and_their_most_probable_cells() -> None:
     (seen,) = cast(Any, head).read(features, {"screw_bag": ("washers", "nuts")})
     assert seen.product == "screw_bag"
     assert seen.places == {"washers": [CELLS[4], CELLS[4], CELLS[9]], "nuts": []}
+
+
+@given(st.floats(0.5, 0.999))
+def test_the_witness_names_a_product_of_which_it_is_sure_alone(probable: float) -> None:
+    head = ObjectHead(WIDTH, dense.WORDS)
+    others = len(vocabulary.PRODUCT_NAMES) - 1
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.zero_()
+        bias = math.log(probable / (1 - probable) * others)
+        head.product.bias[vocabulary.PRODUCT_NAMES.index("screw_bag")] = bias
+    assume(abs(probable - SURE) > 1e-4)
+    nouns = {"screw_bag": ("washers",)}
+    [seen] = Witness(head, nouns).facts(torch.zeros(1, len(CELLS), WIDTH))
+    assert seen.product == ("screw_bag" if probable > SURE else rationale.NOTHING)
+    assert list(seen.places) == (["washers"] if probable > SURE else [])
+    [read] = cast(Any, head).read(torch.zeros(1, len(CELLS), WIDTH), nouns)
+    assert read.product == "screw_bag"
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=6))
