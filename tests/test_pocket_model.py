@@ -136,7 +136,7 @@ def test_a_part_that_something_covers_goes_to_a_person(
     assert results.count(Result.NOT_DECIDABLE) >= 6
 
 
-def test_no_bottle_passes_of_whose_picture_half_is_hidden(
+def test_a_bottle_of_whose_picture_half_is_hidden_goes_to_a_person(
     pocket: TransformersReasoner,
 ) -> None:
     """A model that had seen few such bottles passed 22 of 720, good and bad ones, as shipped."""
@@ -150,9 +150,7 @@ def test_no_bottle_passes_of_whose_picture_half_is_hidden(
         for kind in kinds
     ]
     covered = [degraded(image, "occlusion", 0.5, n) for n, image in enumerate(pictures)]
-    results = _all_decided(pocket, task, covered)
-    assert Result.OK not in results
-    assert results.count(Result.NOT_DECIDABLE) >= 54
+    assert set(_all_decided(pocket, task, covered)) == {Result.NOT_DECIDABLE}
 
 
 def test_fading_evidence_passes_no_more_bad_parts(
