@@ -84,8 +84,8 @@ class ObjectHead(nn.Module):
         counts = (counts * summed).argmax(-1).tolist()
         values = [logits.argmax(-1).tolist() for logits in self.attribute_logits(features)]
         out = []
-        for row, number in enumerate(product.tolist()):
-            name = self.words.products[number] if most[row] >= sure else NOTHING
+        for row, (number, probable) in enumerate(zip(product.tolist(), most.tolist(), strict=True)):
+            name = self.words.products[number] if probable >= sure else NOTHING
             places = {}
             for noun in nouns.get(name, ()):
                 index = self.words.nouns.index(noun)
