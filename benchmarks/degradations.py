@@ -28,6 +28,7 @@ from typing import Any
 
 from benchmarks import judged
 from benchmarks.judged import Key, share
+from benchmarks.progress import shown
 from lad_agent import recipe
 from lad_agent.confidence import percent
 from lad_agent.errors import CheckFailed
@@ -171,11 +172,11 @@ def measure(
     left = [batch for batch in todo if _name(batch.told) not in said]
     if left:
         with pool(jobs, judged.open_reasoner, model) as processes:
-            for batch, found in zip(left, processes.map(judge, left), strict=True):
+            told = zip(left, processes.map(judge, left), strict=True)
+            for batch, found in shown(told, len(left), "judging"):
                 said[_name(batch.told)] = found
                 kept = [one.model_dump(mode="json", exclude_defaults=True) for one in found]
                 judged.append_lines(file, [batch.told | {"judgements": kept}])
-                print(f"{len(said)} of {len(todo)} batches", end="\r", file=sys.stderr)
     return [(batch, said[_name(batch.told)]) for batch in todo]
 
 

@@ -20,7 +20,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.progress import shown
 from lad_agent import atomic, policy, rationale, recipe
 from lad_agent.judgement import Judgement
 from lad_agent.rationale import Count, Facts
@@ -171,13 +171,10 @@ def judge(
     judges: Executor, cases: Sequence[Case], what: str
 ) -> tuple[list[Judged], list[Judgement]]:
     """Judge and decide all cases, as the workflow does."""
-    begin = time.monotonic()
-    judgements: list[Judgement] = []
     parts = [cases[start : start + 64] for start in range(0, len(cases), 64)]
-    for found in judges.map(_judge_part, [[case.question for case in part] for part in parts]):
-        judgements += found
-        print(f"{what}: {len(judgements)} of {len(cases)}", end="\r", file=sys.stderr)
-    print(f"{what}: {len(cases)} in {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    asked = [[case.question for case in part] for part in parts]
+    said = shown(judges.map(_judge_part, asked), len(parts), what)
+    judgements = [judgement for found in said for judgement in found]
     pairs = zip(cases, judgements, strict=True)
     return [
         Judged.of(case.truth, j, policy.decide(j, case.recipe.policy).result) for case, j in pairs

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any, Literal
 
 from PIL import Image
 
+from benchmarks.progress import shown
 from lad_agent import images, recipe
 from lad_agent.confidence import ASKING
 from lad_agent.judgement import Judgement
@@ -150,14 +150,13 @@ def parts(
     }
     todo = sorted(wanted - known.keys(), key=dataclasses.astuple)
     if todo:
-        begun = time.monotonic()
-        for done, (run, found) in enumerate(_judged(todo, recipes, model, jobs), 1):
-            _append(files[run[0].product], run, found)
-            known |= zip(run, found, strict=True)
-            share = min(1.0, done * _BATCH / len(todo))
-            left = (time.monotonic() - begun) * (1 - share) / share
-            print(f"{way.name}: {share:.1%}, {left:.0f} s left    ", end="\r", file=sys.stderr)
-        print(f"{way.name}: {len(todo)} in {time.monotonic() - begun:.0f} s    ", file=sys.stderr)
+        batches = _batches(todo, recipes)
+        with pool(jobs, open_reasoner, model) as processes:
+            said = processes.map(partial(_judge, recipes), batches)
+            told = shown(zip(batches, said, strict=True), len(batches), way.name)
+            for batch, found in told:
+                _append(files[batch[0].product], batch, found)
+                known |= zip(batch, found, strict=True)
     return [known[key] for key in keys]
 
 
@@ -259,18 +258,14 @@ _reasoners: list[Any] = []
 """The one of this process."""
 
 
-def _judged(
-    keys: Sequence[Key], recipes: Mapping[str, Recipe], model: Path, jobs: int
-) -> Iterator[tuple[Sequence[Key], list[Part]]]:
-    """Batches of one product, each as soon as it and those before it are judged."""
-    batches = [
+def _batches(keys: Sequence[Key], products: Iterable[str]) -> list[Sequence[Key]]:
+    """Each of one product."""
+    return [
         group[start : start + _BATCH]
-        for product in recipes
+        for product in products
         for group in [[key for key in keys if key.product == product]]
         for start in range(0, len(group), _BATCH)
     ]
-    with pool(jobs, open_reasoner, model) as processes:
-        yield from zip(batches, processes.map(partial(_judge, recipes), batches), strict=True)
 
 
 def _judge(recipes: Mapping[str, Recipe], batch: Sequence[Key]) -> list[Part]:
