@@ -30,7 +30,7 @@ rationale each; `--product` and `--fault` choose others, `--product all` mixes a
 Judgements are kept (`--keep`), fewer sets and parts are the first of more, and a run that was
 killed goes on: leave the long run in the background. At full size 136,000 judgements, some 40
 minutes on two cores. With `--good 100 --bad 299 --count 5000` it is 86,000, and the confidence is
-never learned for 1%; `--sets 20 --count 500` takes eight minutes.
+never learned for 1%; `--sets 20 --count 500` takes three and a half.
 """
 
 import sys
