@@ -1,4 +1,4 @@
-"""As evidence fades: escalations, bad parts passed and verdicts right, against strength.
+"""As evidence fades: escalations, parts passed and rejected, verdicts right, against strength.
 
     python -m benchmarks.degradations [--count 40] [--escape 0.05] [--model FOLDER] [--keep DIR]
                                       [--image FILE] [--jobs N]
@@ -76,6 +76,7 @@ class Counts:
     escalated: int = 0
     passed_good: int = 0
     passed_bad: int = 0
+    rejected_good: int = 0
     right_bad: int = 0
     right_good: int = 0
 
@@ -90,6 +91,7 @@ class Counts:
             (self.escalated, self.good + self.bad),
             (self.passed_bad, self.bad),
             (self.passed_good, self.good),
+            (self.rejected_good, self.good),
         )
 
     @property
@@ -101,9 +103,9 @@ class Counts:
 Curves = Mapping[tuple[str, float], Counts]
 """By degradation and strength."""
 
-TITLES = ("sent to people", "bad parts passed", "good parts passed")
+TITLES = ("sent to people", "bad parts passed", "good parts passed", "good parts rejected")
 ACCURACY = "balanced accuracy"
-_OF = ("parts", "bad parts", "good parts")
+_OF = ("parts", "bad parts", "good parts", "good parts")
 
 
 def main() -> None:
@@ -231,6 +233,7 @@ def counts(batch: Spoiled, judgements: Sequence[Judgement], task: Recipe) -> Cou
             escalated=result is Result.NOT_DECIDABLE,
             passed_good=not bad and result is Result.OK,
             passed_bad=bad and result is Result.OK,
+            rejected_good=not bad and result is Result.NOT_OK,
             right_bad=bad and judgement.anomalous is True,
             right_good=not bad and judgement.anomalous is False,
         )
@@ -282,7 +285,7 @@ def draw(found: Mapping[str, Curves], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(2, 4, figsize=(11, 5.8), sharex=True, sharey=True)
-    colours = dict(zip(TITLES, ("#2f7fc1", "#d2691e", "#8a8a8a"), strict=True))
+    colours = dict(zip(TITLES, ("#2f7fc1", "#d2691e", "#8a8a8a", "#8e44ad"), strict=True))
     first = next(iter(found.values()))
     for panel, name in zip(panels.flat, DEGRADATIONS, strict=True):
         told = [counts.accuracy for counts in curve(first, name)]

@@ -13,6 +13,8 @@ import pytest
 from benchmarks import confidence, degradations, effort, judged, people, promise
 from benchmarks.judged import Key, Way
 from lad_agent import recipe
+from lad_agent.judgement import Result
+from lad_agent.policy import decide_by_recipe
 from lad_agent.reasoners import EMBEDDED
 from lad_agent.reasoners.fingerprints import fingerprint
 from lad_agent.training import synloco
@@ -285,7 +287,9 @@ def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
     def counts(strength: float) -> degradations.Counts:
         people = round(20 * strength)
         left = 10 - people // 2
-        return degradations.Counts(10, 10, people, left, 0, left, left)
+        return degradations.Counts(
+            10, 10, people, passed_good=left, rejected_good=people // 4, right_bad=left
+        )
 
     curves = {
         (batch.what, batch.strength): counts(batch.strength) for batch in degradations.batches(2)
@@ -299,7 +303,7 @@ def test_curves_are_told_and_drawn(tmp_path: Path) -> None:
             if table.startswith(f"| sent to people of 20 parts, {way} |")
         )
         assert row.startswith("0.0% (0.0%-16.8%) | 10.0% (1.2%-31.7%) | 20.0% (5.7%-43.7%) | ")
-        passes = "0.0% (0.0%-30.8%) | 0.0% (0.0%-30.8%)"
+        passes = "0.0% (0.0%-30.8%) | 0.0% (0.0%-30.8%) | 50.0% (18.7%-81.3%)"
         assert told.count(f"| no reference | {way} | 20 | 100.0% (83.2%-100.0%) | {passes} |") == 1
     for name in ("a.svg", "b.svg"):
         degradations.draw(found, tmp_path / name)
@@ -322,6 +326,10 @@ def test_spoiled_parts_are_decided_by_a_calibration_on_plain_ones() -> None:
     after = degradations.counts(batch, said, recipes["screw_bag"])
     assert before.bad == after.bad == 200
     assert before.passed_bad > after.passed_bad
+    results = [decide_by_recipe(one, shipped)[1].result for one in said]
+    good = [result for key, result in zip(keys, results, strict=True) if key.kind == "good"]
+    assert before.rejected_good == good.count(Result.NOT_OK) > 0
+    assert before.passed_good + before.rejected_good <= 200
     assert after.passed_bad <= 0.05 * 200
     assert after.passed_good > 0
     # Without its reference it is another task, and on the line the calibration is void.
