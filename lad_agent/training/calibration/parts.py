@@ -17,6 +17,7 @@ from lad_agent.recipe import Recipe
 from lad_agent.training import runs
 from lad_agent.training.evaluation import jsonl
 from lad_agent.training.sources import Example, open_source
+from lad_agent.training.sources.check import unread
 from lad_agent.training.sources.folder import LAYOUT as OWN
 
 UNJUDGED = "not judged, because of a time-out or a failure"
@@ -60,10 +61,18 @@ def labelled(path: Path, product: str) -> tuple[list[Example], int]:
     recipe beside them they are of `product`, whatever their folder is called.
 
     Raises:
-        UsageError: no layout that is known, no picture of the product, or labels that contradict.
+        UsageError: no layout that is known, no picture of the product, labels that contradict, or
+            pictures in folders that the layout does not read.
         UnreadableInput: a picture cannot be read.
     """
     source = open_source(path, unnamed=product)
+    beside = [f"{folder}" for folder in unread(source)]
+    if beside:
+        raise UsageError(
+            f"{', '.join(beside)}: pictures there are not read as {source.layout}, and would not "
+            "count; give the whole of a data set, put own pictures into good and bad, or take them "
+            f"out of {path}"
+        )
     found = list(source)
     mine = [e for e in found if e.product == product]
     if not mine:

@@ -112,7 +112,11 @@ def examine(
         first = len(examples)
         faults += unfinished(source.path) if source.path else ()
         given = [other.path for other in sources if other.path]
-        faults += _left_out(source, [*given, *(path.absolute() for path in apart)])
+        faults += [
+            f"{folder}: holds pictures that are not read as {source.layout}; unpack it again, "
+            f"give it as a path of its own, or take it out of {source.path}"
+            for folder in unread(source, [*given, *(path.absolute() for path in apart)])
+        ]
         for found in source.read():
             if isinstance(found, Fault):
                 faults.append(found.message)
@@ -151,7 +155,7 @@ def unfinished(path: Path) -> list[str]:
     ]
 
 
-def _left_out(source: Source, given: Sequence[Path]) -> Iterator[str]:
+def unread(source: Source, given: Sequence[Path] = ()) -> Iterator[Path]:
     """Folders beside what is read that hold pictures, unless they are `given` themselves.
 
     Neither hidden folders nor what a training, a store or a recipe keeps there is data.
@@ -173,10 +177,7 @@ def _left_out(source: Source, given: Sequence[Path]) -> Iterator[str]:
             p for p in pictures(folder) if p.resolve() not in kept and not _of_a_run(p, folder)
         )
         if next(found, None):
-            yield (
-                f"{folder}: holds pictures that are not read as {source.layout}; unpack it again, "
-                f"give it as a path of its own, or take it out of {path}"
-            )
+            yield folder
 
 
 def _references(file: Path) -> frozenset[Path]:

@@ -65,6 +65,25 @@ def test_results_are_joined_by_content(tray: Path, loaded: Recipe) -> None:
     assert digest(parts) == digest(parts[::-1])
 
 
+def test_folders_that_are_not_read_are_named_for_their_pictures_would_not_count(
+    tray: Path, tmp_path: Path
+) -> None:
+    layouts.picture(tray / "scratched" / "000.png", 70)
+    layouts.picture(tray / "bent" / "deep" / "000.png", 71)
+    (tray / "notes").mkdir()
+    (tray / "notes" / "readme.txt").write_text("none")
+    told = f"^{tray}/bent, {tray}/scratched: pictures there are not read as own pictures, and"
+    with pytest.raises(UsageError, match=told):
+        labelled(tray, "tray")
+    (tray / "labels.csv").write_text("image,label\nscratched/000.png,bad\n")
+    assert [e.anomalous for e in labelled(tray, "tray")[0]] == [True]
+    # The test pictures of a data set alone look like own ones, of which only good is known.
+    folder = layouts.loco(tmp_path)
+    with pytest.raises(UsageError, match=r"logical_anomalies, .*structural_anomalies: pictures"):
+        labelled(folder / "test", "screw_bag")
+    assert {e.kind for e in labelled(folder, "screw_bag")[0]} == {"good", "logical", "structural"}
+
+
 def test_a_column_names_the_product_even_where_the_folder_is_called_so(tray: Path) -> None:
     lines = [f"{path.relative_to(tray)},good,tray\n" for path in sorted(tray.glob("good/*"))]
     (tray / "labels.csv").write_text("image,label,product\n" + "".join(lines))
