@@ -33,6 +33,8 @@ _FOLDERS = {
 }
 _KIND_NAMES = {"normal": "good", "logical": "logical", "structural": "structural"}
 _CHUNK = 25
+_APART = 1 << 32
+"""Added to the seed: no training that draws its own pictures, as the pocket's, has drawn these."""
 _VARIED: tuple[synloco.Kind, ...] = (
     "varied", "normal", "varied", "logical", "varied", "structural",
 )  # fmt: skip
@@ -72,7 +74,7 @@ def write(
     A quarter of all is logical, a quarter structural (an odd one more logical). `train` and
     `validation` good pictures default to a tenth each. `varied` pictures of any content are for
     training too: who learns from good parts alone unlearns to count. The same arguments give the
-    same bytes whatever `workers` is.
+    same bytes whatever `workers` is, and no picture that `sample` gives for a seed below 2^32.
 
     Raises:
         UsageError: the product is unknown, or the folder holds another set already.
@@ -86,6 +88,7 @@ def write(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already; give another folder or remove it")
     tenth = max(1, count // 10)
+    seed += _APART
     unfinished = directory / f"{product}.unfinished"
     tasks = list(
         _tasks(
