@@ -4,9 +4,9 @@ import getpass
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,8 @@ from lad_agent.errors import UsageError
 
 FILE = "lad-agent.toml"
 PREFIX = "LAD_AGENT_"
+
+_Name = Annotated[str, StringConstraints(strip_whitespace=True)]
 
 
 class Settings(BaseSettings):
@@ -49,8 +51,8 @@ class Settings(BaseSettings):
     reasoner: str = "pocket"
     adapter: Path | None = None
     device: str = "auto"
-    station: str = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
-    by: str = Field(default_factory=lambda: _user(), min_length=1, max_length=200)
+    station: _Name = Field(default_factory=socket.gethostname, min_length=1, max_length=100)
+    by: _Name = Field(default_factory=lambda: _user(), min_length=1, max_length=200)
     in_flight: int = Field(default=64, ge=1, le=4096)
     max_batch: int = Field(default=32, ge=1, le=1024)
     max_pixels: int = Field(default=64_000_000, ge=10_000)

@@ -47,8 +47,10 @@ def test_a_wrong_file_is_explained(tmp_path: Path, text: str, fault: str) -> Non
 
 
 def test_a_wrong_variable_or_flag_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="--by: "):
-        load(by="")
+    for nobody in ("", " ", "\t\n"):
+        with pytest.raises(UsageError, match="--by: "):
+            load(by=nobody)
+    assert load(by=" ana ").by == "ana"
     monkeypatch.setenv("LAD_AGENT_MAX_BATCH", "none")
     with pytest.raises(UsageError, match="max_batch: "):
         load()

@@ -74,7 +74,7 @@ def check(
                 loaded = recipe.load(path)
                 typer.echo(f"{path}: in order; {loaded.product}, {len(loaded.rules)} rules")
                 for told in _promised(loaded):
-                    typer.echo(f"{path}: promised: {told}")
+                    typer.echo(f"{path}: {told}")
                 if loaded.calibration is not None:
                     typer.echo(f"{path}: valid for: {loaded.calibration.valid_for}")
     bad = sum(map(bool, found.values()))
@@ -92,9 +92,12 @@ def _promised(loaded: Recipe) -> list[str]:
         return []
     gone = void(made, loaded, made.model)
     if gone:
-        return [f"{promise}, {gone}" for promise in made.promises or ("nothing",)]
+        promises = "; ".join(map(str, made.promises)) or "nothing"
+        return [f"void, every part goes to people: {gone} (had promised: {promises})"]
     who = f"by {made.by}, {made.made_at[:10]}" if made.by else made.made_at[:10]
-    return [f"{standing(made, promise, loaded.policy)} ({who})" for promise in made.promises]
+    return [
+        f"promised: {standing(made, promise, loaded.policy)} ({who})" for promise in made.promises
+    ]
 
 
 def _write(path: Path, product: str, references: list[Path]) -> bool:

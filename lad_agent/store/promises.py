@@ -363,8 +363,8 @@ def _watched(one: _Calibrated, promised: Promise, found: Counts) -> Watched:
 def _newest(
     session: Session, wanted: InspectionFilter, one: _Calibrated
 ) -> tuple[dict[str, list[float]], int]:
-    """Confidence and score of the newest parts that nobody knows to be bad, and how many of them
-    wait for a person."""
+    """Confidence and score of the newest parts that neither machine nor person has found bad, and
+    how many of them wait for a person."""
     query = (
         select(JudgementRow.confidence, JudgementRow.anomaly_score, Inspection.final)
         .join(Inspection, Inspection.id == JudgementRow.inspection_id)

@@ -52,7 +52,10 @@ def test_labelled_pictures_are_judged_and_the_recipe_rewritten(cli: Cli, line: P
     assert after.calibration is not None
     other = (line / "recipe.yaml").read_text().replace("exactly 2 washers", "exactly 3 washers")
     (line / "other.yaml").write_text(other)
-    assert ", calibrated for task " in cli("recipe", "check", line / "other.yaml").out
+    told = cli("recipe", "check", line / "other.yaml").out
+    assert f"{line}/other.yaml: void, every part goes to people: calibrated for task " in told
+    assert "(had promised: at most 10.0% escapes, 95% sure)\n" in told
+    assert ": promised: " not in told
     (line / "other.yaml").unlink()
     assert (
         f"promised: at most 10.0% escapes, 95% sure (by ana, {after.calibration.made_at[:10]})\n"

@@ -199,7 +199,7 @@ def choose(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         data_sha256=digest(parts),
         by=by,
-        software=versions(),
+        software=versions("scikit-learn", "scipy"),
         seed=asked.seed,
         fit_share=asked.fit_share,
         source=source,

@@ -37,9 +37,10 @@ style="width:30rem"> <output id="reject-at"></output></label></p>
 "use strict";
 const {parts, pass, reject} = JSON.parse(document.getElementById("parts").textContent);
 const at = id => document.getElementById(id);
-const levels = side => [...new Set(parts.filter(p => p[0] === side).map(p => p[2]))]
+const levels = (side, chosen) =>
+  [...new Set(parts.filter(p => p[0] === side).map(p => p[2]).concat([chosen]))]
   .sort((a, b) => a - b).concat([Infinity]);
-const marks = {pass: levels("OK"), reject: levels("NotOK")};
+const marks = {pass: levels("OK", pass), reject: levels("NotOK", reject)};
 function show() {
   const least = {};
   for (const name of ["pass", "reject"]) {
@@ -58,7 +59,7 @@ function show() {
 }
 for (const [name, chosen] of [["pass", pass], ["reject", reject]]) {
   at(name).max = marks[name].length - 1;
-  at(name).value = marks[name].findIndex(level => level >= chosen);
+  at(name).value = marks[name].indexOf(chosen);
   at(name).addEventListener("input", show);
 }
 show();

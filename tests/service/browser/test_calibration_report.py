@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser
 
 from lad_agent import recipe
@@ -48,4 +49,19 @@ def test_the_sliders_count_the_parts_as_the_policy_would(browser: Browser, tmp_p
     assert moved("pass", last) is None
     assert (shown("good-OK"), shown("bad-OK")) == (0, 0)
     assert failed == []
+    context.close()
+
+
+def test_the_sliders_begin_at_the_recipes_own_thresholds(browser: Browser, tmp_path: Path) -> None:
+    made = choose(parts(120, 120), recipe.load(write_recipe(tmp_path)), Asked(0.1))
+    file = tmp_path / "report.html"
+    file.write_text(page(made), encoding="utf-8")
+    # Nothing is promised of overkill: that threshold is none of the parts' confidences.
+    assert made.policy.reject_confidence is None
+    context = browser.new_context()
+    opened = context.new_page()
+    opened.goto(file.as_uri())
+    for slider, anomalous in (("pass", False), ("reject", True)):
+        told = opened.locator(f"#{slider}-at").inner_text()
+        assert float(told) == pytest.approx(made.policy.least_confidence(anomalous), rel=1e-5)
     context.close()
