@@ -22,6 +22,7 @@ from lad_agent.rationale import NOTHING, Facts
 from lad_agent.recipe import Region
 from lad_agent.training import synloco
 from lad_agent.training.pocket.architecture import IMAGE_SIZE, MERGE, PATCHES_A_SIDE, TOKENS
+from lad_agent.training.pocket.spoiling import Shown, spoiled
 from lad_agent.training.pocket.vocabulary import NOUNS
 from lad_agent.training.synloco import dataset
 from lad_agent.training.synloco.nuisance import Photo
@@ -59,6 +60,8 @@ COVERED_SHARES = {
 half of the picture leaves most in sight; that this is nothing to judge takes longest to learn."""
 BESIDE_SHARE = 0.35
 """Of these, those where it hides nothing of the product."""
+SPOILED_SHARE = 0.2
+"""Of the other pictures."""
 FARTHEST = 0.5
 """No product that is whole begins farther from an edge: where it seems so, parts are missing."""
 HIDDEN = 0.1
@@ -159,6 +162,11 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         photo = replace(photo, image=behind(rng, product, photo, beside))
         if not beside:
             return resize(photo.image), bare(NOUNS), Facts(NOTHING)
+    elif rng.random() < SPOILED_SHARE:
+        image, legible = spoiled(rng, photo.image, shown(product, photo))
+        photo = replace(photo, image=image)
+        if not legible:
+            return resize(photo.image), bare(NOUNS), Facts(NOTHING)
     return resize(photo.image), cover_of(photo, size), synloco.facts_of(sample)
 
 
@@ -191,6 +199,16 @@ def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) ->
     if rng.random() < 0.5:
         thing = thing + rng.normal(0, rng.uniform(1, 12), image.shape)
     return np.where(hidden[..., None], np.clip(thing, 0, 255), image).astype(np.uint8)
+
+
+def shown(product: str, photo: Photo) -> Shown:
+    """Where a photograph shows what is judged."""
+    left, below, right, above = (_free(product, photo, side) for side in range(4))
+    return Shown(
+        [np.asarray(part.outline, np.float64) / len(photo.image) for part in photo.parts],
+        (left[0], below[0], right[0], above[0]),
+        (left[1], below[1], right[1], above[1]),
+    )
 
 
 def _free(product: str, photo: Photo, side: int) -> tuple[float, float]:

@@ -1,0 +1,116 @@
+"""Spoiled pictures for training: glare, blur, few pixels, and a camera that is too near.
+
+Each is drawn so that nothing to judge is lost, or so that nobody could still judge the part; what
+lies between is not drawn, for nobody can say which it is.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFilter
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+TRIES = 20
+"""Before a picture is left as it is: not every one can be spoiled in every way."""
+DIM, BRIGHT = 0.1, 0.7
+"""Light of a glare, 1 for white: as much is nothing on a product, and a part in as much is lost."""
+SHARP, BLURRED = 1.4, 4.0
+"""Standard deviations of a blur in pixels of a picture of 196: at most, and at least."""
+ENOUGH, FEW = 120, 58
+"""Pixels across: at least, and at most."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Where a photograph shows what is judged; all in shares of the picture.
+
+    `outlines` of the parts, each [n, 2] of x and y. A thing from the left, below, the right or
+    above hides nothing up to `free`, and leaves nothing to judge from `hides` on.
+    """
+
+    outlines: Sequence[Floats]
+    free: tuple[float, float, float, float]
+    hides: tuple[float, float, float, float]
+
+
+Way = Callable[[np.random.Generator, Pixels, Shown, bool], tuple[Pixels, bool]]
+"""A picture spoiled so that it can be judged as before, or cannot, and which it is."""
+
+
+def spoiled(rng: np.random.Generator, image: Pixels, shown: Shown) -> tuple[Pixels, bool]:
+    """A picture [edge, edge, 3] that is spoiled, and whether it can be judged as before."""
+    ways = (glare, glare, blur, few_pixels, too_near)
+    way = ways[int(rng.integers(len(ways)))]
+    return way(rng, image, shown, bool(rng.random() < 0.5))
+
+
+def glare(
+    rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
+) -> tuple[Pixels, bool]:
+    """A lamp's reflection, beside the product or over a part of it."""
+    edge = image.shape[0]
+    down, across = np.mgrid[0:edge, 0:edge] / edge
+    around, core = (_within(across, down, sides) for sides in (shown.free, shown.hides))
+    points = [np.clip((one * edge).astype(int), 0, edge - 1) for one in shown.outlines]
+    for _ in range(TRIES):
+        x, y = rng.uniform(-0.1, 1.1, 2)
+        reach, flat = rng.uniform(0.08, 0.8), rng.uniform(0.7, 1.4)
+        far = np.hypot((across - x) * flat, (down - y) / flat) / reach
+        light = np.clip(rng.uniform(1.05, 1.6) - far, 0, 1) ** rng.uniform(0.8, 1.4)
+        lost = light[core].max(initial=0.0) > BRIGHT or any(
+            light[at[:, 1], at[:, 0]].mean() > BRIGHT for at in points
+        )
+        if light[around].max(initial=0.0) < DIM if legible else lost:
+            colour = rng.uniform(235, 255, 3)
+            lit = image + (colour - image) * light[..., None]
+            return np.clip(np.rint(lit), 0, 255).astype(np.uint8), legible
+    return image, True
+
+
+def blur(
+    rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
+) -> tuple[Pixels, bool]:
+    """Out of focus."""
+    sigma = rng.uniform(0.5, SHARP) if legible else BLURRED * 4 ** rng.random()
+    out = Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma * image.shape[0] / 196))
+    return np.asarray(out), legible
+
+
+def few_pixels(
+    rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
+) -> tuple[Pixels, bool]:
+    """A JPEG of few pixels, enlarged again."""
+    across = int(rng.uniform(ENOUGH, 196) if legible else FEW / 7 ** rng.random())
+    quality = int(rng.uniform(60, 96) if legible else rng.uniform(3, 75))
+    data = io.BytesIO()
+    small = Image.fromarray(image).resize((across, across), Image.Resampling.BOX)
+    small.save(data, "JPEG", quality=quality)
+    kinds = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
+    out = Image.open(data).resize(image.shape[1::-1], kinds[int(rng.integers(2))])
+    return np.asarray(out), legible
+
+
+def too_near(
+    rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
+) -> tuple[Pixels, bool]:
+    """A section of the picture in which a part is missing, enlarged; else all of it."""
+    edge = image.shape[0]
+    for _ in range(0 if legible else TRIES):
+        share = rng.uniform(0.15, 0.9)
+        left, above = (rng.uniform(0.2, 0.8, 2) * (1 - share)).tolist()
+        cut = (left, 1 - share - above, 1 - share - left, above)
+        if any(gone >= hides for gone, hides in zip(cut, shown.hides, strict=True)):
+            box = (left * edge, above * edge, (left + share) * edge, (above + share) * edge)
+            out = Image.fromarray(image).resize((edge, edge), Image.Resampling.BICUBIC, box=box)
+            return np.asarray(out), False
+    return image, True
+
+
+def _within(across: Floats, down: Floats, sides: Sequence[float]) -> npt.NDArray[np.bool_]:
+    left, below, right, above = sides
+    return (across >= left) & (across <= 1 - right) & (down >= above) & (down <= 1 - below)
