@@ -17,11 +17,11 @@ Floats = npt.NDArray[np.float64]
 
 TRIES = 20
 """Before a picture is left as it is: not every one can be spoiled in every way."""
-DIM, BRIGHT = 0.1, 0.7
+DIM, BRIGHT = 0.1, 0.55
 """Light of a glare, 1 for white: as much is nothing on a product, and a part in as much is lost."""
 SHARP, BLURRED = 1.4, 4.0
 """Standard deviations of a blur in pixels of a picture of 196: at most, and at least."""
-ENOUGH, FEW = 120, 58
+ENOUGH, FEW = 120, 66
 """Pixels across: at least, and at most."""
 
 
@@ -59,7 +59,7 @@ def glare(
     points = [np.clip((one * edge).astype(int), 0, edge - 1) for one in shown.outlines]
     for _ in range(TRIES):
         x, y = rng.uniform(-0.1, 1.1, 2)
-        reach, flat = rng.uniform(0.08, 0.8), rng.uniform(0.7, 1.4)
+        reach, flat = 0.08 * 10 ** rng.random(), rng.uniform(0.7, 1.4)
         far = np.hypot((across - x) * flat, (down - y) / flat) / reach
         light = np.clip(rng.uniform(1.05, 1.6) - far, 0, 1) ** rng.uniform(0.8, 1.4)
         lost = light[core].max(initial=0.0) > BRIGHT or any(
