@@ -25,6 +25,9 @@ from lad_agent.training.synloco.nuisance import plain
 from lad_agent.training.synloco.scene import DAMAGE, Image, Look
 from lad_agent.training.workers import pool
 
+APART = 1 << 32
+"""Added to the seed: no training that draws its own pictures, as the pocket's, has drawn these."""
+
 _FOLDERS = {
     "normal": "good",
     "logical": "logical_anomalies",
@@ -33,8 +36,6 @@ _FOLDERS = {
 }
 _KIND_NAMES = {"normal": "good", "logical": "logical", "structural": "structural"}
 _CHUNK = 25
-_APART = 1 << 32
-"""Added to the seed: no training that draws its own pictures, as the pocket's, has drawn these."""
 _VARIED: tuple[synloco.Kind, ...] = (
     "varied", "normal", "varied", "logical", "varied", "structural",
 )  # fmt: skip
@@ -88,7 +89,7 @@ def write(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already; give another folder or remove it")
     tenth = max(1, count // 10)
-    seed += _APART
+    seed += APART
     unfinished = directory / f"{product}.unfinished"
     tasks = list(
         _tasks(
