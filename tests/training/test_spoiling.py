@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lad_agent import rationale
 from lad_agent.training import synloco
 from lad_agent.training.pocket import data, spoiling
-from lad_agent.training.pocket.spoiling import Pixels, Shown
+from lad_agent.training.pocket.spoiling import Shown
+from lad_agent.training.synloco.scene import Image as Pixels
 
 EDGE = 98
 SEEDS = st.integers(0, 10**6)

@@ -8,7 +8,7 @@ or not at all, so an interrupted run goes on at the first missing one.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -157,17 +157,15 @@ def picture(seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         index += NEXT * (planned.structural not in HARD_DAMAGE[product])
     sample = synloco.sample(product, seed, index, "train", size, kind)
     photo = sample.photo
+    image, legible = photo.image, True
     if rng.random() < COVERED_SHARES[product]:
-        beside = rng.random() < BESIDE_SHARE
-        photo = replace(photo, image=behind(rng, product, photo, beside))
-        if not beside:
-            return resize(photo.image), bare(NOUNS), Facts(NOTHING)
+        legible = bool(rng.random() < BESIDE_SHARE)
+        image = behind(rng, product, photo, legible)
     elif rng.random() < SPOILED_SHARE:
-        image, legible = spoiled(rng, photo.image, shown(product, photo))
-        photo = replace(photo, image=image)
-        if not legible:
-            return resize(photo.image), bare(NOUNS), Facts(NOTHING)
-    return resize(photo.image), cover_of(photo, size), synloco.facts_of(sample)
+        image, legible = spoiled(rng, image, shown(product, photo))
+    if not legible:
+        return resize(image), bare(NOUNS), Facts(NOTHING)
+    return resize(image), cover_of(photo, size), synloco.facts_of(sample)
 
 
 def behind(rng: np.random.Generator, product: str, photo: Photo, beside: bool) -> Pixels:

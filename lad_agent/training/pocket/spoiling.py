@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-Pixels = npt.NDArray[np.uint8]
+from lad_agent.training.synloco.scene import Image as Pixels
+
 Floats = npt.NDArray[np.float64]
 
 TRIES = 20
