@@ -20,6 +20,7 @@ from lad_agent.training import synloco
 from lad_agent.training.pocket import data
 from lad_agent.training.pocket.architecture import IMAGE_SIZE
 from lad_agent.training.pocket.data import Pixels
+from lad_agent.training.pocket.spoiling import Shown, spoiled
 from lad_agent.training.product.kit import Cut, Kit
 from lad_agent.training.synloco import sprites
 from lad_agent.training.synloco.nuisance import Photo, SeenPart, photograph, plain
@@ -40,6 +41,8 @@ NOTHING_SHARE = 0.06
 """Pictures of nothing, and of SynLOCO's products: what the model must not take for its own."""
 COVERED_SHARE, BESIDE_SHARE = 0.12, 0.25
 """Of the pictures, those with something in front; of these, those where it stays on the rim."""
+SPOILED_SHARE = 0.2
+"""Of the other pictures."""
 RIM, HIDING = 0.03, 0.12
 """Shares of the picture. Parts lie wherever there is room: what reaches in farther than the rim may
 hide one. Between the two lies what nobody can call either."""
@@ -72,14 +75,22 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
     kind = list(KINDS)[int(rng.choice(len(KINDS), p=list(KINDS.values())))]
     size = int(rng.choice(SIZES))
     photo = shoot(rng, kit, kind, size)
-    image = photo.image
+    image, legible = photo.image, True
     if rng.random() < COVERED_SHARE:
-        beside = rng.random() < BESIDE_SHARE
-        share = data.reach(rng, RIM, HIDING, beside)
+        legible = bool(rng.random() < BESIDE_SHARE)
+        share = data.reach(rng, RIM, HIDING, legible)
         image = data.covered(rng, image, share, int(rng.integers(4)))
-        if not beside:
-            return data.resize(image), data.bare(kit.nouns), Facts(NOTHING)
+    elif rng.random() < SPOILED_SHARE:
+        image, legible = spoiled(rng, image, shown(photo))
+    if not legible:
+        return data.resize(image), data.bare(kit.nouns), Facts(NOTHING)
     return data.resize(image), data.cover_of(photo, size, kit.nouns), facts_of(kit, photo)
+
+
+def shown(photo: Photo) -> Shown:
+    """Where a photograph shows what is judged: parts may lie anywhere within the rim."""
+    outlines = [np.asarray(part.outline) / len(photo.image) for part in photo.parts]
+    return Shown(outlines, (RIM,) * 4, (HIDING,) * 4)
 
 
 def refuse_unfit(kit: Kit) -> None:

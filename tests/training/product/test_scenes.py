@@ -12,6 +12,7 @@ from lad_agent import rationale
 from lad_agent.cells import CELLS
 from lad_agent.errors import UsageError
 from lad_agent.rationale import NOTHING, Facts
+from lad_agent.training.pocket import spoiling
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes
 from lad_agent.training.product.kit import Kit
@@ -220,6 +221,7 @@ def test_a_covered_part_leaves_nothing_to_judge_and_what_stays_on_the_rim_hides_
 ) -> None:
     monkeypatch.setattr(scenes, "NOTHING_SHARE", 0.0)
     monkeypatch.setattr(scenes, "COVERED_SHARE", 0.0)
+    monkeypatch.setattr(scenes, "SPOILED_SHARE", 0.0)
     plain = [scenes.picture(kit, 4, index) for index in range(12)]
     monkeypatch.setattr(scenes, "COVERED_SHARE", 1.0)
     monkeypatch.setattr(scenes, "BESIDE_SHARE", 1.0)
@@ -235,3 +237,33 @@ def test_a_covered_part_leaves_nothing_to_judge_and_what_stays_on_the_rim_hides_
         assert facts == Facts(NOTHING)
         assert not cover.any()
         assert (covered != pixels).any(axis=2).mean() > 0.1
+
+
+def test_a_spoiled_picture_is_told_as_it_is_or_as_nothing(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scenes, "NOTHING_SHARE", 0.0)
+    monkeypatch.setattr(scenes, "COVERED_SHARE", 0.0)
+    monkeypatch.setattr(scenes, "SPOILED_SHARE", 0.0)
+    plain = [scenes.picture(kit, 4, index) for index in range(40)]
+    monkeypatch.setattr(scenes, "SPOILED_SHARE", 1.0)
+    lost = 0
+    for index, (pixels, cover, facts) in enumerate(plain):
+        spoiled, still, seen = scenes.picture(kit, 4, index)
+        if seen == facts:
+            assert np.array_equal(still, cover)
+            continue
+        lost += 1
+        assert seen == Facts(NOTHING)
+        assert not still.any()
+        assert not np.array_equal(spoiled, pixels)
+    assert 8 < lost < 32
+
+
+def test_no_light_of_a_legible_glare_reaches_in_beyond_the_rim(kit: Kit) -> None:
+    rng = np.random.default_rng(6)
+    photo = scenes.shoot(rng, kit, "normal", 196)
+    lit, legible = spoiling.glare(rng, np.zeros_like(photo.image), scenes.shown(photo), True)
+    assert legible
+    assert lit.any()
+    assert lit[6:-6, 6:-6].max() <= 255 * spoiling.DIM
