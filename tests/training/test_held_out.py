@@ -287,7 +287,7 @@ def test_thresholds_of_a_calibration_judge_no_other_confidence(tmp_path: Path) -
     (line / "recipe.yaml").write_text(f"{text}\ncalibration: {json.dumps(named)}\n")
     assert recipe.load(line / "recipe.yaml").policy.pass_confidence == 1.0
     (line / "good").mkdir()
-    shown = synloco.sample("screw_bag", 7, 0, "held-out", 196, "normal").photo.image
+    shown = synloco.sample("screw_bag", 7, 0, "train", 196, "normal").photo.image
     Image.fromarray(shown).save(line / "good/1.png")
     (judged,) = held_out.judge(bases.find("pocket"), list(open_source(line)))
     assert judged.result == "OK"
