@@ -45,7 +45,7 @@ Way = Callable[[np.random.Generator, Pixels, Shown, bool], tuple[Pixels, bool]]
 
 def spoiled(rng: np.random.Generator, image: Pixels, shown: Shown) -> tuple[Pixels, bool]:
     """A picture [edge, edge, 3] that is spoiled, and whether it can be judged as before."""
-    ways = (glare, glare, blur, few_pixels, too_near)
+    ways = (glare, glare, blur, few_pixels, few_pixels, too_near)
     way = ways[int(rng.integers(len(ways)))]
     return way(rng, image, shown, bool(rng.random() < 0.5))
 
@@ -60,7 +60,7 @@ def glare(
     points = [np.clip((one * edge).astype(int), 0, edge - 1) for one in shown.outlines]
     for _ in range(TRIES):
         x, y = rng.uniform(-0.1, 1.1, 2)
-        reach, flat = 0.08 * 10 ** rng.random(), rng.uniform(0.7, 1.4)
+        reach, flat = 0.08 * 5 ** rng.random(), rng.uniform(0.7, 1.4)
         far = np.hypot((across - x) * flat, (down - y) / flat) / reach
         light = np.clip(rng.uniform(1.05, 1.6) - far, 0, 1) ** rng.uniform(0.8, 1.4)
         lost = light[core].max(initial=0.0) > BRIGHT or any(
@@ -86,7 +86,7 @@ def few_pixels(
     rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
 ) -> tuple[Pixels, bool]:
     """A JPEG of few pixels, enlarged again."""
-    across = int(rng.uniform(ENOUGH, 196) if legible else FEW / 7 ** rng.random())
+    across = int(rng.uniform(ENOUGH, 196) if legible else FEW / 3 ** rng.random())
     quality = int(rng.uniform(60, 96) if legible else rng.uniform(3, 75))
     data = io.BytesIO()
     small = Image.fromarray(image).resize((across, across), Image.Resampling.BOX)
