@@ -26,7 +26,7 @@ MOST = 15
 
 SURE = 0.97
 """How probable a product must be to the witness, which doubts it where something hides a part. Of
-plain validation pictures within the ranges of training 2% lie below, of bottles 5%."""
+plain validation pictures within the ranges of training 1% lie below, of no product more than 2%."""
 
 
 @dataclass(frozen=True)
