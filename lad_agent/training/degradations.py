@@ -75,12 +75,20 @@ def compression(picture: Image.Image, strength: float, seed: int = 0) -> Image.I
     """JPEG of quality 95 down to 1, of a picture shrunk by up to eight times."""
     if not strength:
         return picture.copy()
-    small = [max(1, round(side / (1 + 7 * strength))) for side in picture.size]
+    width, height = (max(1, round(side / (1 + 7 * strength))) for side in picture.size)
+    return few_pixels(picture, (width, height), round(95 - 94 * strength))
+
+
+def few_pixels(
+    picture: Image.Image,
+    size: tuple[int, int],
+    quality: int,
+    enlarge: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
+    """What is left of an RGB picture as a JPEG of that size (width, height), enlarged again."""
     data = io.BytesIO()
-    picture.resize((small[0], small[1]), Image.Resampling.BOX).save(
-        data, "JPEG", quality=round(95 - 94 * strength)
-    )
-    return Image.open(data).convert("RGB").resize(picture.size, Image.Resampling.BICUBIC)
+    picture.resize(size, Image.Resampling.BOX).save(data, "JPEG", quality=quality)
+    return Image.open(data).resize(picture.size, enlarge)
 
 
 def mirrored(picture: Image.Image, strength: float, seed: int = 0) -> Image.Image:

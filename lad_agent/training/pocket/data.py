@@ -201,12 +201,8 @@ def covered(rng: np.random.Generator, image: Pixels, share: float, side: int) ->
 
 def shown(product: str, photo: Photo) -> Shown:
     """Where a photograph shows what is judged."""
-    left, below, right, above = (_free(product, photo, side) for side in range(4))
-    return Shown(
-        [np.asarray(part.outline, np.float64) / len(photo.image) for part in photo.parts],
-        (left[0], below[0], right[0], above[0]),
-        (left[1], below[1], right[1], above[1]),
-    )
+    free, hides = zip(*(_free(product, photo, side) for side in range(4)), strict=True)
+    return Shown.of(photo, free, hides)
 
 
 def _free(product: str, photo: Photo, side: int) -> tuple[float, float]:

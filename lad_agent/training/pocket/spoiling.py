@@ -4,7 +4,6 @@ Each is drawn so that nothing to judge is lost, or so that nobody could still ju
 lies between is not drawn, for nobody can say which it is.
 """
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
+from lad_agent.training import degradations
+from lad_agent.training.pocket.architecture import IMAGE_SIZE
+from lad_agent.training.synloco.nuisance import Photo
 from lad_agent.training.synloco.scene import Image as Pixels
 
 Floats = npt.NDArray[np.float64]
@@ -35,8 +37,13 @@ class Shown:
     """
 
     outlines: Sequence[Floats]
-    free: tuple[float, float, float, float]
-    hides: tuple[float, float, float, float]
+    free: Sequence[float]
+    hides: Sequence[float]
+
+    @classmethod
+    def of(cls, photo: Photo, free: Sequence[float], hides: Sequence[float]) -> "Shown":
+        """Of a photograph's own parts."""
+        return cls([np.asarray(p.outline) / len(photo.image) for p in photo.parts], free, hides)
 
 
 Way = Callable[[np.random.Generator, Pixels, Shown, bool], tuple[Pixels, bool]]
@@ -56,17 +63,19 @@ def glare(
     """A lamp's reflection, beside the product or over a part of it."""
     edge = image.shape[0]
     down, across = np.mgrid[0:edge, 0:edge] / edge
-    around, core = (_within(across, down, sides) for sides in (shown.free, shown.hides))
-    points = [np.clip((one * edge).astype(int), 0, edge - 1) for one in shown.outlines]
+    judged = _within(across, down, shown.free if legible else shown.hides)
+    points = [np.clip((one * edge).astype(int), 0, edge - 1).T for one in shown.outlines]
     for _ in range(TRIES):
         x, y = rng.uniform(-0.1, 1.1, 2)
         reach, flat = 0.08 * 5 ** rng.random(), rng.uniform(0.7, 1.4)
         far = np.hypot((across - x) * flat, (down - y) / flat) / reach
         light = np.clip(rng.uniform(1.05, 1.6) - far, 0, 1) ** rng.uniform(0.8, 1.4)
-        lost = light[core].max(initial=0.0) > BRIGHT or any(
-            light[at[:, 1], at[:, 0]].mean() > BRIGHT for at in points
-        )
-        if light[around].max(initial=0.0) < DIM if legible else lost:
+        most = light[judged].max(initial=0.0)
+        if legible:
+            fits = most < DIM
+        else:
+            fits = most > BRIGHT or any(light[rows, cols].mean() > BRIGHT for cols, rows in points)
+        if fits:
             colour = rng.uniform(235, 255, 3)
             lit = image + (colour - image) * light[..., None]
             return np.clip(np.rint(lit), 0, 255).astype(np.uint8), legible
@@ -78,7 +87,7 @@ def blur(
 ) -> tuple[Pixels, bool]:
     """Out of focus."""
     sigma = rng.uniform(0.5, SHARP) if legible else BLURRED * 4 ** rng.random()
-    out = Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma * image.shape[0] / 196))
+    out = Image.fromarray(image).filter(ImageFilter.GaussianBlur(sigma * len(image) / IMAGE_SIZE))
     return np.asarray(out), legible
 
 
@@ -86,13 +95,11 @@ def few_pixels(
     rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
 ) -> tuple[Pixels, bool]:
     """A JPEG of few pixels, enlarged again."""
-    across = int(rng.uniform(ENOUGH, 196) if legible else FEW / 3 ** rng.random())
+    across = int(rng.uniform(ENOUGH, IMAGE_SIZE) if legible else FEW / 3 ** rng.random())
     quality = int(rng.uniform(60, 96) if legible else rng.uniform(3, 75))
-    data = io.BytesIO()
-    small = Image.fromarray(image).resize((across, across), Image.Resampling.BOX)
-    small.save(data, "JPEG", quality=quality)
-    kinds = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)
-    out = Image.open(data).resize(image.shape[1::-1], kinds[int(rng.integers(2))])
+    enlarge = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)[int(rng.integers(2))]
+    picture = Image.fromarray(image)
+    out = degradations.few_pixels(picture, (across, across), quality, enlarge)
     return np.asarray(out), legible
 
 
@@ -100,8 +107,10 @@ def too_near(
     rng: np.random.Generator, image: Pixels, shown: Shown, legible: bool
 ) -> tuple[Pixels, bool]:
     """A section of the picture in which a part is missing, enlarged; else all of it."""
+    if legible:
+        return image, True
     edge = image.shape[0]
-    for _ in range(0 if legible else TRIES):
+    for _ in range(TRIES):
         share = rng.uniform(0.15, 0.9)
         left, above = (rng.uniform(0.2, 0.8, 2) * (1 - share)).tolist()
         cut = (left, 1 - share - above, 1 - share - left, above)

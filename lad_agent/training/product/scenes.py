@@ -81,16 +81,11 @@ def picture(kit: Kit, seed: int, index: int) -> tuple[Pixels, Pixels, Facts]:
         share = data.reach(rng, RIM, HIDING, legible)
         image = data.covered(rng, image, share, int(rng.integers(4)))
     elif rng.random() < SPOILED_SHARE:
-        image, legible = spoiled(rng, image, shown(photo))
+        # Parts may lie anywhere within the rim.
+        image, legible = spoiled(rng, image, Shown.of(photo, (RIM,) * 4, (HIDING,) * 4))
     if not legible:
         return data.resize(image), data.bare(kit.nouns), Facts(NOTHING)
     return data.resize(image), data.cover_of(photo, size, kit.nouns), facts_of(kit, photo)
-
-
-def shown(photo: Photo) -> Shown:
-    """Where a photograph shows what is judged: parts may lie anywhere within the rim."""
-    outlines = [np.asarray(part.outline) / len(photo.image) for part in photo.parts]
-    return Shown(outlines, (RIM,) * 4, (HIDING,) * 4)
 
 
 def refuse_unfit(kit: Kit) -> None:

@@ -13,6 +13,8 @@ from lad_agent.cells import CELLS
 from lad_agent.errors import UsageError
 from lad_agent.rationale import NOTHING, Facts
 from lad_agent.training.pocket import spoiling
+from lad_agent.training.pocket.data import Pixels
+from lad_agent.training.pocket.spoiling import Shown
 from lad_agent.training.product import kit as kits
 from lad_agent.training.product import scenes
 from lad_agent.training.product.kit import Kit
@@ -26,6 +28,15 @@ SEEDS = st.integers(0, 2**32 - 1)
 @pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Kit:
     return kits.read(write_kit(tmp_path_factory.mktemp("scenes") / "kit"))
+
+
+def _plain(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch, count: int
+) -> list[tuple[Pixels, Pixels, Facts]]:
+    """Pictures of the kit, none of them covered or spoiled; so until the test sets a share."""
+    for share in ("NOTHING_SHARE", "COVERED_SHARE", "SPOILED_SHARE"):
+        monkeypatch.setattr(scenes, share, 0.0)
+    return [scenes.picture(kit, 4, index) for index in range(count)]
 
 
 def _broken(kit: Kit, planned: Plan) -> list[str]:
@@ -219,10 +230,7 @@ def test_some_pictures_are_of_something_else(kit: Kit, monkeypatch: pytest.Monke
 def test_a_covered_part_leaves_nothing_to_judge_and_what_stays_on_the_rim_hides_nothing(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "NOTHING_SHARE", 0.0)
-    monkeypatch.setattr(scenes, "COVERED_SHARE", 0.0)
-    monkeypatch.setattr(scenes, "SPOILED_SHARE", 0.0)
-    plain = [scenes.picture(kit, 4, index) for index in range(12)]
+    plain = _plain(kit, monkeypatch, 12)
     monkeypatch.setattr(scenes, "COVERED_SHARE", 1.0)
     monkeypatch.setattr(scenes, "BESIDE_SHARE", 1.0)
     rim = 8  # of 196 px: 3%, a slant, and the pixel that resizing mixes
@@ -242,10 +250,7 @@ def test_a_covered_part_leaves_nothing_to_judge_and_what_stays_on_the_rim_hides_
 def test_a_spoiled_picture_is_told_as_it_is_or_as_nothing(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scenes, "NOTHING_SHARE", 0.0)
-    monkeypatch.setattr(scenes, "COVERED_SHARE", 0.0)
-    monkeypatch.setattr(scenes, "SPOILED_SHARE", 0.0)
-    plain = [scenes.picture(kit, 4, index) for index in range(40)]
+    plain = _plain(kit, monkeypatch, 40)
     monkeypatch.setattr(scenes, "SPOILED_SHARE", 1.0)
     lost = 0
     for index, (pixels, cover, facts) in enumerate(plain):
@@ -263,7 +268,8 @@ def test_a_spoiled_picture_is_told_as_it_is_or_as_nothing(
 def test_no_light_of_a_legible_glare_reaches_in_beyond_the_rim(kit: Kit) -> None:
     rng = np.random.default_rng(6)
     photo = scenes.shoot(rng, kit, "normal", 196)
-    lit, legible = spoiling.glare(rng, np.zeros_like(photo.image), scenes.shown(photo), True)
+    shown = Shown.of(photo, (scenes.RIM,) * 4, (scenes.HIDING,) * 4)
+    lit, legible = spoiling.glare(rng, np.zeros_like(photo.image), shown, True)
     assert legible
     assert lit.any()
     assert lit[6:-6, 6:-6].max() <= 255 * spoiling.DIM
