@@ -221,7 +221,10 @@ def _fit(
         whole = reason is None and (step == steps or done is not None)
         folder = _save(trainer, base, plan, run) if whole else None
     if distributed.is_initialized():
-        # One that a process holds at its exit can end it by SIGABRT.
+        # The trainer's model holds it too. Where that is the last one to let go, it waits, with the
+        # interpreter's lock, for a thread of the group that may be waiting for this lock. A group
+        # that a process holds at its exit can end it by SIGABRT.
+        del trainer
         distributed.destroy_process_group()
     if runs.first_process():
         curves.write(run)

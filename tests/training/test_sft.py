@@ -470,9 +470,15 @@ def test_two_processes_learn_what_one_does(config: RunConfig, tmp_path: Path) ->
     assert sft.train(plain, tmp_path / "one", say=lambda text: None)
     (tmp_path / "config.yaml").write_text(dump(plain))
     (tmp_path / "told.py").write_text(
-        "import atexit\n"
-        "from torch import distributed\n"
+        "import atexit, gc\n"
+        "from torch import distributed, nn\n"
         "from lad_agent.cli import app\n"
+        "leave = distributed.destroy_process_group\n"
+        "def told():\n"
+        "    kind = nn.parallel.DistributedDataParallel\n"
+        "    print('models held:', sum(isinstance(o, kind) for o in gc.get_objects()))\n"
+        "    leave()\n"
+        "distributed.destroy_process_group = told\n"
         "atexit.register(lambda: print('group held:', distributed.is_initialized()))\n"
         "app.main()\n"
     )
@@ -485,6 +491,8 @@ def test_two_processes_learn_what_one_does(config: RunConfig, tmp_path: Path) ->
     assert ran.returncode == 0, ran.stderr
     # Held at the exit, it ended a process by SIGABRT now and then.
     assert ran.stdout.count("group held: False") == 2
+    # One that let go of the group after it could wait for ever.
+    assert ran.stdout.count("models held: 0") == 2
     assert ran.stdout.count("pictures to learn from") == 1
     one, two = (
         [(e["loss"], e["grad_norm"]) for e in runs.read_lines(tmp_path / name / "metrics.jsonl")]
