@@ -40,7 +40,7 @@ ASKING = ("samples", "sample_below", "other_references")
 means something else."""
 
 KEPT_ORDER = 0.001
-"""Share of the raw confidence in an isotonic one: within a step its order is kept."""
+"""Share of the raw confidence in a learned one, which may say the same of many: its order stays."""
 
 _LEAST = 1e-6
 
@@ -52,7 +52,8 @@ class _Strict(BaseModel):
 
 
 class Logistic(_Strict):
-    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale))).
+    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale))), of which
+    a share of `kept_order` is given to the raw confidence (none in files of older versions).
 
     With other `features` than `FEATURES` it is of another version: read, but void.
     """
@@ -63,6 +64,7 @@ class Logistic(_Strict):
     scale: tuple[Annotated[float, Field(gt=0)], ...]
     weights: tuple[float, ...]
     intercept: float
+    kept_order: Share = 0.0
 
     @model_validator(mode="after")
     def _one_each(self) -> Logistic:
@@ -272,9 +274,10 @@ def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judge
     elif plain is None:
         sure = 0.0
     elif isinstance(model, Logistic):
-        sure = _logistic(judgement, model)
+        found = features(judgement)
+        sure = 0.0 if found is None else _mixed(_logistic(found, model), plain, model.kept_order)
     else:
-        sure = (1 - KEPT_ORDER) * _between(plain, model.x, model.y) + KEPT_ORDER * plain
+        sure = _mixed(_between(plain, model.x, model.y), plain, KEPT_ORDER)
     return judgement.model_copy(update={"confidence": min(1.0, max(0.0, sure))})
 
 
@@ -301,10 +304,11 @@ def void_for(calibration: Calibration, task_version: str, policy: Policy, model:
     return None
 
 
-def _logistic(judgement: Judgement, model: Logistic) -> float:
-    found = features(judgement)
-    if found is None:
-        return 0.0
+def _mixed(learned: float, plain: float, share: float) -> float:
+    return (1 - share) * learned + share * plain
+
+
+def _logistic(found: Sequence[float], model: Logistic) -> float:
     parts = zip(found, model.centre, model.scale, model.weights, strict=True)
     return _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
 

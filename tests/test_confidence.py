@@ -113,6 +113,20 @@ def test_every_feature_has_its_weight() -> None:
         assert confidence.calibrated(said, model).confidence == pytest.approx(expected)
 
 
+def test_a_share_of_the_raw_confidence_by_hand() -> None:
+    said = _said(weakest_token=0.6)
+    plain = confidence.calibrated(said, LOGISTIC).confidence
+    assert plain is not None
+    model = LOGISTIC.model_copy(update={"kept_order": 0.1})
+    assert confidence.calibrated(said, model).confidence == pytest.approx(0.9 * plain + 0.06)
+
+
+def test_one_of_before_there_was_such_a_share_says_what_it_said() -> None:
+    older = LOGISTIC.model_dump()
+    del older["kept_order"]
+    assert Logistic.model_validate(older).kept_order == 0.0
+
+
 def test_certainties_and_impossibilities_are_numbers() -> None:
     sure = _said(weakest_token=1.0, mean_logprob=0.0, sum_logprob=0.0)
     not_at_all = _said(weakest_token=0.0, mean_logprob=-50.0, sum_logprob=-1000.0)

@@ -71,14 +71,14 @@ class Shown:
     def sure(self, model: Logistic | Isotonic | None) -> Floats:
         """What `sure` says of each part."""
         if model is None:
-            found = self.raw
+            found, share = self.raw, 0.0
         elif isinstance(model, Logistic):
             rows = (self.features - model.centre) / model.scale
             found = special.expit(model.intercept + rows @ np.array(model.weights))
+            share = model.kept_order
         else:
-            steps = np.interp(self.raw, model.x, model.y)
-            found = (1 - confidence.KEPT_ORDER) * steps + confidence.KEPT_ORDER * self.raw
-        return np.nan_to_num(np.clip(found, 0.0, 1.0))
+            found, share = np.interp(self.raw, model.x, model.y), confidence.KEPT_ORDER
+        return np.nan_to_num(np.clip((1 - share) * found + share * self.raw, 0.0, 1.0))
 
 
 def calibrated(parts: Sequence[Part], model: Logistic | Isotonic | None) -> list[Part]:
@@ -101,7 +101,8 @@ def _logistic(parts: Sequence[Part], right: Flags) -> Logistic:
     """Logistic regression in which what speaks for a verdict never counts against it.
 
     Of the features with a weight below 0 the worst is taken out, until there is none: with a few
-    dozen errors such weights are chance, and turn the order of the sure parts round.
+    dozen errors such weights are chance, and turn the order of the sure parts round. What is left
+    may say the same of every verdict of good: then the order of the raw confidence is kept.
     """
     rows = np.array([confidence.features(part.judgement) for part in parts])
     centre, scale = rows.mean(0), rows.std(0)
@@ -122,6 +123,7 @@ def _logistic(parts: Sequence[Part], right: Flags) -> Logistic:
         scale=tuple(map(float, scale)),
         weights=tuple(map(float, weights)),
         intercept=float(found.intercept_[0]),
+        kept_order=confidence.KEPT_ORDER,
     )
 
 

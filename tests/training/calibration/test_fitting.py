@@ -50,6 +50,25 @@ def test_all_at_once_are_as_sure_as_one_by_one() -> None:
         assert fitting.Shown.of([*found, older]).sure(model) == pytest.approx(sure)
 
 
+def test_parts_that_show_the_same_keep_the_order_of_the_raw_confidence() -> None:
+    """Of features that all speak against what they should, none but the verdict is left."""
+    found = [
+        synthetic.part(f"{n}", bad, bad == right, (0.7 if right else 0.9) + n / 10_000)
+        for n in range(200)
+        for bad, right in [(bool(n % 2), n % 5 > 0 if n % 2 else n % 7 > 0)]
+    ]
+    model = fitting._logistic(found, np.array([part.right for part in found]))
+    weights = dict(zip(confidence.FEATURES, model.weights, strict=True))
+    assert {name for name, weight in weights.items() if weight > 1e-6} == {"says_anomalous"}
+    for said in (False, True):
+        alike = [part for part in found if part.judgement.anomalous is said]
+        raw = [confidence.raw(part.judgement) or 0.0 for part in alike]
+        sure = [fitting.sure(part, model) for part in alike]
+        assert len(set(sure)) == len(alike)
+        assert np.array_equal(np.argsort(sure), np.argsort(raw))
+        assert max(sure) - min(sure) <= confidence.KEPT_ORDER
+
+
 def _by_chance(found: Sequence[Part], seed: int) -> list[Part]:
     """The same with a margin, an agreement and log-probabilities that know nothing."""
     rng = np.random.default_rng(seed)
