@@ -105,19 +105,20 @@ def charts(made: Made) -> list[plots.Chart]:
         np.array([p.judgement.confidence or 0.0 for p in passing if p.bad == is_bad])
         for is_bad in (False, True)
     )
+    # By share, since confidences may crowd anywhere.
+    accepted = np.concatenate([good, bad])
+    below = 1 - _share(accepted, levels, len(accepted))
+    x = "share of the verdicts of good that goes to people"
     count = made.calibration.chosen_on
-    lines = [plots.Line("good parts passed", levels, _share(good, levels, count.good))]
+    lines = [plots.Line("good parts passed", below, _share(good, levels, count.good))]
     if count.bad:
-        lines.append(plots.Line("bad parts passed", levels, _share(bad, levels, count.bad)))
-    out.append(plots.Curves(lines, title="Passed by threshold", x="pass at confidence", y="share"))
+        lines.append(plots.Line("bad parts passed", below, _share(bad, levels, count.bad)))
+    out.append(plots.Curves(lines, title="Passed by threshold", x=x, y="share"))
     if made.costs is not None:
-        accepted = np.concatenate([good, bad])
         spent = choosing.cost_of(levels, accepted, bad, made.parts, made.costs, bad=True)
-        line = plots.Line("misses and reviews of parts said to be good", levels, spent)
+        line = plots.Line("misses and reviews of parts said to be good", below, spent)
         top = max(float(spent.max()), 1e-9)
-        out.append(
-            plots.Curves([line], title="Cost a part", x="pass at confidence", y="cost", top=top)
-        )
+        out.append(plots.Curves([line], title="Cost a part", x=x, y="cost", top=top))
     return out
 
 

@@ -63,6 +63,22 @@ def test_the_cost_curve_ends_at_both_mistakes(made: Made) -> None:
     assert (passed, rejected) == ((0, 1), (1, 0))
 
 
+def test_what_passes_is_drawn_over_the_verdicts_that_a_threshold_leaves_to_people(
+    made: Made,
+) -> None:
+    """Over these, not over the confidence: a learned one may say nearly the same of all."""
+    [chart] = [c for c in report.charts(made) if c.title == "Passed by threshold"]
+    assert isinstance(chart, plots.Curves)
+    sure = [(p.judgement.confidence or 0.0, p.bad) for p in made.parts if not p.judgement.anomalous]
+    count = made.calibration.chosen_on
+    for line, bad, of in zip(chart.lines, (False, True), (count.good, count.bad), strict=True):
+        assert line.x[0] == 0
+        assert len(line.x) == len({s for s, _ in sure})
+        for level, x, y in zip(sorted({s for s, _ in sure}), line.x, line.y, strict=True):
+            assert x == pytest.approx(sum(s < level for s, _ in sure) / len(sure))
+            assert y == pytest.approx(sum(s >= level and b == bad for s, b in sure) / of)
+
+
 def test_every_chart_of_the_page_is_a_png_too(made: Made, tmp_path: Path) -> None:
     priced = replace(made, costs=Costs(100, 10, 1, 0.1))
     written = write_pngs(priced, tmp_path / "charts")
