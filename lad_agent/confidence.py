@@ -52,8 +52,9 @@ class _Strict(BaseModel):
 
 
 class Logistic(_Strict):
-    """P(right) = 1 / (1 + exp(-(intercept + sum of weight x (feature - centre) / scale))), of which
-    a share of `kept_order` is given to the raw confidence (none in files of older versions).
+    """P(right) = (1 - kept_order) / (1 + exp(-z)) + kept_order x raw confidence, where
+    z = intercept + sum of weight x (feature - centre) / scale; `kept_order` is 0 in files of older
+    versions.
 
     With other `features` than `FEATURES` it is of another version: read, but void.
     """
