@@ -75,11 +75,14 @@ class Logistic(_Strict):
 
 
 class Isotonic(_Strict):
-    """P(right) over the raw confidence: straight lines between points that never fall."""
+    """P(right) = (1 - kept_order) x curve + kept_order x raw confidence, where the curve is
+    straight lines over the raw confidence, between points that never fall.
+    """
 
     kind: Literal["isotonic"] = "isotonic"
     x: tuple[Share, ...] = Field(min_length=1)
     y: tuple[Share, ...] = Field(min_length=1)
+    kept_order: Share = KEPT_ORDER
 
     @model_validator(mode="after")
     def _rising(self) -> Isotonic:
@@ -272,13 +275,10 @@ def calibrated(judgement: Judgement, model: Logistic | Isotonic | None) -> Judge
         if plain is None:
             return judgement
         sure = plain
-    elif plain is None:
+    elif plain is None or (learned := _learned(judgement, plain, model)) is None:
         sure = 0.0
-    elif isinstance(model, Logistic):
-        found = features(judgement)
-        sure = 0.0 if found is None else _mixed(_logistic(found, model), plain, model.kept_order)
     else:
-        sure = _mixed(_between(plain, model.x, model.y), plain, KEPT_ORDER)
+        sure = (1 - model.kept_order) * learned + model.kept_order * plain
     return judgement.model_copy(update={"confidence": min(1.0, max(0.0, sure))})
 
 
@@ -305,11 +305,12 @@ def void_for(calibration: Calibration, task_version: str, policy: Policy, model:
     return None
 
 
-def _mixed(learned: float, plain: float, share: float) -> float:
-    return (1 - share) * learned + share * plain
-
-
-def _logistic(found: Sequence[float], model: Logistic) -> float:
+def _learned(judgement: Judgement, plain: float, model: Logistic | Isotonic) -> float | None:
+    if isinstance(model, Isotonic):
+        return _between(plain, model.x, model.y)
+    found = features(judgement)
+    if found is None:
+        return None
     parts = zip(found, model.centre, model.scale, model.weights, strict=True)
     return _sigmoid(model.intercept + sum(w * (f - c) / s for f, c, s, w in parts))
 

@@ -71,14 +71,17 @@ class Shown:
     def sure(self, model: Logistic | Isotonic | None) -> Floats:
         """What `sure` says of each part."""
         if model is None:
-            found, share = self.raw, 0.0
-        elif isinstance(model, Logistic):
-            rows = (self.features - model.centre) / model.scale
-            found = special.expit(model.intercept + rows @ np.array(model.weights))
-            share = model.kept_order
+            found = self.raw
         else:
-            found, share = np.interp(self.raw, model.x, model.y), confidence.KEPT_ORDER
-        return np.nan_to_num(np.clip((1 - share) * found + share * self.raw, 0.0, 1.0))
+            found = (1 - model.kept_order) * self._learned(model) + model.kept_order * self.raw
+        return np.nan_to_num(np.clip(found, 0.0, 1.0))
+
+    def _learned(self, model: Logistic | Isotonic) -> Floats:
+        if isinstance(model, Isotonic):
+            return np.interp(self.raw, model.x, model.y)
+        rows = (self.features - model.centre) / model.scale
+        found: Floats = special.expit(model.intercept + rows @ np.array(model.weights))
+        return found
 
 
 def calibrated(parts: Sequence[Part], model: Logistic | Isotonic | None) -> list[Part]:
